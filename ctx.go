@@ -1,0 +1,206 @@
+package progrun
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"unsafe"
+)
+
+// SKB is the context of the programs that run on socket buffers: the fields of
+// struct __sk_buff that BPF_PROG_RUN takes and hands back. All others must be
+// zero on the way in, and are not reported on the way out.
+//
+// As an input its zero value means no context. As an output it holds the
+// fields as the program left them.
+type SKB struct {
+	// Mark is skb->mark. Since Linux 5.4.
+	Mark uint32
+	// Priority is skb->priority. Since Linux 5.2.
+	Priority uint32
+	// IngressIfindex is skb->skb_iif, any number: the kernel does not look
+	// for such an interface. Since Linux 5.11.
+	IngressIfindex int
+	// Ifindex is the interface of the packet, in the network namespace of the
+	// calling thread: 0 and 1 mean loopback, and any other must exist
+	// (ENODEV). It comes back as the interface that was used. Since Linux 5.9.
+	Ifindex int
+	// CB is skb->cb, the program's scratch space. Since Linux 5.2.
+	CB [5]uint32
+	// TStampNS is skb->tstamp, in nanoseconds. Since Linux 5.4.
+	TStampNS uint64
+	// WireLen is the packet's length on the wire in bytes: 0 for that of the
+	// packet, else from the packet's length up to 65,536. It never comes back
+	// as 0. Since Linux 5.6.
+	WireLen int
+	// GSOSegs is skb_shinfo(skb)->gso_segs, at most 65,535. Since Linux 5.6.
+	GSOSegs int
+	// GSOSize is skb_shinfo(skb)->gso_size, at most 65,535. The kernel does
+	// not read it back: it comes out as it went in. Since Linux 5.7.
+	GSOSize int
+	// HWTStampNS is skb_hwtstamps(skb)->hwtstamp, in nanoseconds. Since Linux 5.16.
+	HWTStampNS uint64
+}
+
+// check refuses what would be cut short on its way into __sk_buff.
+func (s *SKB) check(request string) error {
+	if err := inRange(request, "Context.IngressIfindex", s.IngressIfindex, 1<<31-1); err != nil {
+		return err
+	}
+	if err := inRange(request, "Context.Ifindex", s.Ifindex, 1<<31-1); err != nil {
+		return err
+	}
+	if err := inRange(request, "Context.WireLen", s.WireLen, 1<<16); err != nil {
+		return err
+	}
+	if err := inRange(request, "Context.GSOSegs", s.GSOSegs, 1<<16-1); err != nil {
+		return err
+	}
+	// The kernel keeps the low 16 bits and says nothing.
+	return inRange(request, "Context.GSOSize", s.GSOSize, 1<<16-1)
+}
+
+// skBuff is struct __sk_buff. The last field keeps the kernel's size where a
+// uint64 is aligned to 4 bytes.
+type skBuff struct {
+	len, pktType, mark, queueMapping    uint32
+	protocol, vlanPresent, vlanTCI      uint32
+	vlanProto, priority                 uint32
+	ingressIfindex, ifindex, tcIndex    uint32
+	cb                                  [5]uint32
+	hash, tcClassid, data, dataEnd      uint32
+	napiID, family, remoteIP4, localIP4 uint32
+	remoteIP6, localIP6                 [4]uint32
+	remotePort, localPort               uint32
+	dataMeta                            uint32
+	flowKeys                            uint64
+	tstamp                              uint64
+	wireLen, gsoSegs                    uint32
+	sk                                  uint64
+	gsoSize                             uint32
+	tstampType                          uint8
+	_                                   [3]uint8
+	hwtstamp                            uint64
+}
+
+// from fills in what s holds; linear is the size of the linear part, or 0.
+func (b *skBuff) from(s *SKB, linear int) {
+	b.mark, b.priority, b.cb = s.Mark, s.Priority, s.CB
+	b.ingressIfindex, b.ifindex = uint32(s.IngressIfindex), uint32(s.Ifindex)
+	b.tstamp, b.hwtstamp = s.TStampNS, s.HWTStampNS
+	b.wireLen, b.gsoSegs, b.gsoSize = uint32(s.WireLen), uint32(s.GSOSegs), uint32(s.GSOSize)
+	b.dataEnd = uint32(linear)
+}
+
+// to is the way back.
+func (b *skBuff) to() SKB {
+	return SKB{
+		Mark: b.mark, Priority: b.priority, CB: b.cb,
+		IngressIfindex: int(int32(b.ingressIfindex)), Ifindex: int(int32(b.ifindex)),
+		TStampNS: b.tstamp, HWTStampNS: b.hwtstamp,
+		WireLen: int(b.wireLen), GSOSegs: int(b.gsoSegs), GSOSize: int(b.gsoSize),
+	}
+}
+
+// xdpMD is struct xdp_md. The offsets in it count from the metadata, which the
+// packet follows.
+type xdpMD struct {
+	data, dataEnd, dataMeta                     uint32
+	ingressIfindex, rxQueueIndex, egressIfindex uint32
+}
+
+// FlowKeys is what a flow dissector found: struct bpf_flow_keys. Offsets are
+// counted in bytes from the start of the Ethernet header; ports and types are
+// in the byte order of the machine.
+type FlowKeys struct {
+	NHOff, THOff int        // where the network and the transport header begin
+	AddrProto    uint16     // ETH_P_IP or ETH_P_IPV6, else 0: which addresses are valid
+	IsFrag       bool       // the packet is an IP fragment,
+	IsFirstFrag  bool       // the first one,
+	IsEncap      bool       // or has an inner IP header
+	IPProto      uint8      // IPPROTO_*
+	NProto       uint16     // the EtherType
+	Src, Dst     netip.Addr // invalid if AddrProto is 0
+	SPort, DPort uint16
+	Flags        FlowDissectorFlags // as they were passed in, or as the program left them
+	FlowLabel    uint32             // of IPv6, 20 bits
+}
+
+// flowKeys is struct bpf_flow_keys.
+type flowKeys struct {
+	nhoff, thoff, addrProto      uint16
+	isFrag, isFirstFrag, isEncap uint8
+	ipProto                      uint8
+	nProto, sport, dport         [2]byte  // big-endian
+	addrs                        [32]byte // IPv4: 4 source, 4 destination; IPv6: 16 and 16
+	flags                        uint32
+	flowLabel                    [4]byte // big-endian
+}
+
+const (
+	ethPIP   = 0x0800 // ETH_P_IP
+	ethPIPv6 = 0x86dd // ETH_P_IPV6
+)
+
+// to decodes the keys.
+func (k *flowKeys) to() FlowKeys {
+	keys := FlowKeys{
+		NHOff: int(k.nhoff), THOff: int(k.thoff), AddrProto: k.addrProto,
+		IsFrag: k.isFrag != 0, IsFirstFrag: k.isFirstFrag != 0, IsEncap: k.isEncap != 0,
+		IPProto: k.ipProto,
+		NProto:  binary.BigEndian.Uint16(k.nProto[:]),
+		SPort:   binary.BigEndian.Uint16(k.sport[:]), DPort: binary.BigEndian.Uint16(k.dport[:]),
+		Flags:     FlowDissectorFlags(k.flags),
+		FlowLabel: binary.BigEndian.Uint32(k.flowLabel[:]),
+	}
+	switch k.addrProto {
+	case ethPIP:
+		keys.Src, keys.Dst = netip.AddrFrom4([4]byte(k.addrs[:4])), netip.AddrFrom4([4]byte(k.addrs[4:]))
+	case ethPIPv6:
+		keys.Src, keys.Dst = netip.AddrFrom16([16]byte(k.addrs[:16])), netip.AddrFrom16([16]byte(k.addrs[16:]))
+	}
+	return keys
+}
+
+// skLookup is struct bpf_sk_lookup. The remote port is big-endian and the
+// local one is not, as in the kernel.
+type skLookup struct {
+	cookie           uint64
+	family, protocol uint32
+	remoteIP4        [4]byte
+	remoteIP6        [16]byte
+	remotePort       [2]byte // big-endian
+	_                [2]byte
+	localIP4         [4]byte
+	localIP6         [16]byte
+	localPort        uint32 // in the byte order of the machine
+	ingressIfindex   uint32
+	_                uint32
+}
+
+// Address families of skLookup and protocol families of nfHookState; the
+// kernel's numbers, which other systems have otherwise.
+const (
+	afInet  = 2
+	afInet6 = 10
+)
+
+// nfHookState is struct nf_hook_state of a 64-bit kernel, which takes the
+// place of a context of its own here. All but the first two fields must be 0.
+type nfHookState struct {
+	hook, pf         uint8
+	_                [6]uint8
+	in, out, sk, net uint64
+	okfn             uint64
+}
+
+// dummyOps is the context of a program of bpf_dummy_ops: its arguments. The
+// first is a pointer into user space, to a struct bpf_dummy_ops_state.
+type dummyOps struct {
+	state pointer
+	args  [maxFuncArgs - 1]uint64
+}
+
+// view is a context as bytes.
+func view[T any](ctx *T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(ctx)), unsafe.Sizeof(*ctx))
+}

@@ -1,0 +1,132 @@
+package progrun
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+const flowDissectorTypes = programTypes(1 << ebpf.FlowDissector)
+
+// FlowDissectorFlags tell a flow dissector how far to go: BPF_FLOW_DISSECTOR_F_*
+// of linux/bpf.h. The kernel passes on any bits.
+type FlowDissectorFlags uint32
+
+const (
+	FlowParse1stFrag    FlowDissectorFlags = 1 << 0 // dissect the first fragment of a packet too
+	FlowStopAtFlowLabel FlowDissectorFlags = 1 << 1 // stop at an IPv6 flow label
+	FlowStopAtEncap     FlowDissectorFlags = 1 << 2 // stop at an encapsulated packet
+	knownFlowFlags                         = FlowParse1stFrag | FlowStopAtFlowLabel | FlowStopAtEncap
+)
+
+// String gives the names in linux/bpf.h without their prefix, such as
+// "PARSE_1ST_FRAG|STOP_AT_ENCAP", or "0".
+func (f FlowDissectorFlags) String() string {
+	var names []string
+	for i, n := range []string{"PARSE_1ST_FRAG", "STOP_AT_FLOW_LABEL", "STOP_AT_ENCAP"} {
+		if f&(1<<i) != 0 {
+			names = append(names, n)
+		}
+	}
+	if rest := f &^ knownFlowFlags; rest != 0 || f == 0 {
+		names = append(names, fmt.Sprintf("%#x", uint32(rest)))
+	}
+	return strings.Join(names, "|")
+}
+
+// FlowDissector runs a flow dissector on a packet. Since Linux 5.1; Flags
+// since 5.4. See bpf_prog_test_run_flow_dissector in the kernel's
+// net/bpf/test_run.c.
+type FlowDissector struct {
+	// Packet is the frame, from its Ethernet header on: at least 14 bytes, at
+	// most a page (EINVAL).
+	Packet []byte
+	// Flags are passed to the program in its keys.
+	Flags FlowDissectorFlags
+	// Repeat is how often the program runs; 0 means once.
+	Repeat int
+}
+
+// FlowDissectorResult is what is left after a run.
+type FlowDissectorResult struct {
+	Verdict FlowDissectorVerdict
+	// Keys are those that the program filled in. The kernel has moved NHOff
+	// and THOff into the packet if they pointed outside.
+	Keys FlowKeys
+	// PerRun is the kernel's mean time of one run.
+	PerRun time.Duration
+}
+
+var flowDissectorNames = fieldNames{"data_size_in": "Packet", "ctx_size_in": "Flags"}
+
+// WithPacket is r with another packet, for [Batch]. There is no output buffer.
+func (r FlowDissector) WithPacket(packet, _ []byte) FlowDissector {
+	r.Packet = packet
+	return r
+}
+
+// Run runs prog, of type [ebpf.FlowDissector].
+func (r FlowDissector) Run(prog *ebpf.Program) (FlowDissectorResult, error) {
+	fd, err := flowDissectorTypes.descriptor("FlowDissector", prog)
+	if err == nil {
+		err = r.check()
+	}
+	if err != nil {
+		return FlowDissectorResult{}, err
+	}
+
+	var in, keys flowKeys
+	var ctxIn []byte
+	if r.Flags != 0 {
+		in.flags = uint32(r.Flags)
+		ctxIn = view(&in)
+	}
+	a := r.attr(fd, view(&keys), ctxIn)
+	errno := a.run()
+	runtime.KeepAlive(prog)
+	if errno != 0 {
+		c := callOf("FlowDissector", flowDissectorNames, prog, &a)
+		copy(c.ctx[:], view(&in))
+		return FlowDissectorResult{}, explain(errno, c)
+	}
+	return FlowDissectorResult{Verdict: flowVerdict(a.retval), Keys: keys.to(), PerRun: a.perRun()}, nil
+}
+
+// attr has the keys for its output data: the output context is but an echo.
+func (r *FlowDissector) attr(fd uint32, keys, ctxIn []byte) attr {
+	a := on(fd, r.Packet, keys).withContext(ctxIn, nil)
+	a.repeat = uint32(r.Repeat)
+	return a
+}
+
+func (r *FlowDissector) check() error {
+	if err := atLeastEthernet("FlowDissector", len(r.Packet)); err != nil {
+		return err
+	}
+	if most := maxPacket(); len(r.Packet) > most {
+		return refuse("FlowDissector", "Packet", size(len(r.Packet)), "at most one page", syscall.EINVAL)
+	}
+	return inRange("FlowDissector", "Repeat", r.Repeat, math.MaxUint32)
+}
+
+// flowVerdict reads a retval: kernels before 6.1 say 1 for BPF_OK and 0 for
+// all else. Only 0 and 1 are in doubt.
+func flowVerdict(retval uint32) FlowDissectorVerdict {
+	if retval > 1 {
+		return FlowDissectorVerdict(retval)
+	}
+	switch err := flowVerdicts.result(); {
+	case err == nil:
+		return FlowDissectorVerdict(retval)
+	case !lacks(err):
+		return FlowDissectorUnknown
+	case retval == 1:
+		return FlowDissectorOK
+	}
+	return FlowDissectorNotOK
+}

@@ -1,0 +1,141 @@
+package progrun
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+const netfilterTypes = programTypes(1 << ebpf.Netfilter)
+
+// NFHook is a hook of netfilter: enum nf_inet_hooks of linux/netfilter.h.
+type NFHook uint8
+
+const (
+	NFPreRouting  NFHook = 0
+	NFLocalIn     NFHook = 1
+	NFForward     NFHook = 2
+	NFLocalOut    NFHook = 3
+	NFPostRouting NFHook = 4
+)
+
+// String gives the name in linux/netfilter.h, such as "NF_INET_LOCAL_OUT".
+func (h NFHook) String() string {
+	return name(int64(h), "NFHook", "NF_INET_PRE_ROUTING", "NF_INET_LOCAL_IN", "NF_INET_FORWARD",
+		"NF_INET_LOCAL_OUT", "NF_INET_POST_ROUTING")
+}
+
+// NFFamily is a protocol family of netfilter: NFPROTO_* of linux/netfilter.h.
+type NFFamily uint8
+
+const (
+	NFIPv4 NFFamily = 2
+	NFIPv6 NFFamily = 10
+)
+
+// String gives the name in linux/netfilter.h, such as "NFPROTO_IPV4".
+func (f NFFamily) String() string {
+	switch f {
+	case NFIPv4:
+		return "NFPROTO_IPV4"
+	case NFIPv6:
+		return "NFPROTO_IPV6"
+	}
+	return name(int64(f), "NFFamily")
+}
+
+// Netfilter runs a netfilter program on a packet. Since Linux 6.4. See
+// bpf_prog_test_run_nf in the kernel's net/bpf/test_run.c.
+//
+// Whatever the hook, the program sees no input interface and loopback as the
+// output interface: state->in is NULL and state->out is lo.
+type Netfilter struct {
+	// Packet begins with its Ethernet header, 34 bytes or more for IPv4 and
+	// 54 or more for IPv6; on the hook NFLocalOut it begins with its IP
+	// header, 20 bytes or more. It is at most 3,712 bytes with pages of 4 KiB
+	// (EINVAL). Other than IPv4 and IPv6 are refused (EPROTO).
+	Packet []byte
+	// Hook is where the packet is seen.
+	Hook NFHook
+	// Family is that of the hook; 0 means that of the packet. The kernel
+	// refuses any but the packet's own (EINVAL), except on NFLocalOut.
+	Family NFFamily
+	// Repeat is how often the program runs; 0 means once.
+	Repeat int
+}
+
+// NetfilterResult is what is left after a run. The packet does not come back.
+type NetfilterResult struct {
+	Verdict NFVerdict
+	// PerRun is the kernel's mean time of one run.
+	PerRun time.Duration
+}
+
+var netfilterNames = fieldNames{"data_size_in": "Packet", "ctx_size_in": "Hook", "ctx.pf": "Family"}
+
+// WithPacket is r with another packet, for [Batch]. There is no output buffer.
+func (r Netfilter) WithPacket(packet, _ []byte) Netfilter {
+	r.Packet = packet
+	return r
+}
+
+// Run runs prog, of type [ebpf.Netfilter].
+func (r Netfilter) Run(prog *ebpf.Program) (NetfilterResult, error) {
+	fd, err := netfilterTypes.descriptor("Netfilter", prog)
+	if err == nil {
+		err = r.check()
+	}
+	if err != nil {
+		return NetfilterResult{}, err
+	}
+
+	in := nfHookState{hook: uint8(r.Hook), pf: uint8(r.family())}
+	a := r.attr(fd, view(&in))
+	errno := a.run()
+	runtime.KeepAlive(prog)
+	if errno != 0 {
+		c := callOf("Netfilter", netfilterNames, prog, &a)
+		copy(c.ctx[:], view(&in))
+		copy(c.head[:], r.Packet)
+		return NetfilterResult{}, explain(errno, c)
+	}
+	return NetfilterResult{Verdict: NFVerdict(a.retval), PerRun: a.perRun()}, nil
+}
+
+func (r *Netfilter) attr(fd uint32, ctxIn []byte) attr {
+	a := on(fd, r.Packet, nil).withContext(ctxIn, nil)
+	a.repeat = uint32(r.Repeat)
+	return a
+}
+
+// check refuses hooks that do not exist, which the kernel does not.
+func (r *Netfilter) check() error {
+	if r.Hook > NFPostRouting {
+		return refuse("Netfilter", "Hook", fmt.Sprint(uint8(r.Hook)), "there are the hooks 0 to 4", syscall.EINVAL)
+	}
+	if len(r.Packet) < 20 {
+		return refuse("Netfilter", "Packet", size(len(r.Packet)), "shorter than an IP header, 20 bytes", syscall.EINVAL)
+	}
+	if most := maxPacket(); len(r.Packet) > most {
+		return refuse("Netfilter", "Packet", size(len(r.Packet)), "must fit in one page with its skb", syscall.EINVAL)
+	}
+	return inRange("Netfilter", "Repeat", r.Repeat, math.MaxUint32)
+}
+
+// family is the request's, or that of the packet.
+func (r *Netfilter) family() NFFamily {
+	switch {
+	case r.Family != 0:
+		return r.Family
+	case r.Hook == NFLocalOut && r.Packet[0]>>4 == 6:
+		return NFIPv6
+	case r.Hook != NFLocalOut && binary.BigEndian.Uint16(r.Packet[12:]) == ethPIPv6:
+		return NFIPv6
+	}
+	return NFIPv4
+}

@@ -1,0 +1,91 @@
+package progrun
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+)
+
+const rawTracepointTypes = programTypes(1 << ebpf.RawTracepoint)
+
+// CPU is where a program runs. Its zero value is the CPU of the caller.
+type CPU struct {
+	n      int
+	chosen bool
+}
+
+// OnCPU is the CPU with number n, counted from 0.
+func OnCPU(n int) CPU { return CPU{n, true} }
+
+// String gives "CPU 3" or "the caller's CPU".
+func (c CPU) String() string {
+	if !c.chosen {
+		return "the caller's CPU"
+	}
+	return "CPU " + strconv.Itoa(c.n)
+}
+
+// RawTracepoint runs a raw tracepoint program, once. Since Linux 5.10. See
+// bpf_prog_test_run_raw_tp in the kernel's net/bpf/test_run.c.
+//
+// The kernel tells no time for these programs. Since Linux 7.2 it silently
+// skips the run if the program is already active on that CPU; the Return is
+// then 0.
+type RawTracepoint struct {
+	// Args are the arguments of the tracepoint, at most 12, and at least as
+	// many as the program reads (EINVAL). A pointer is just a number here:
+	// programs only read through it with helpers that may fail.
+	Args []uint64
+	// CPU is where to run: OnCPU(n), in interrupt context there, or the zero
+	// value for wherever the caller is. ENXIO if it is not online.
+	CPU CPU
+}
+
+// RawTracepointResult is what is left after a run.
+type RawTracepointResult struct {
+	// Return is the low half of what the program returned.
+	Return int32
+}
+
+var rawTracepointNames = fieldNames{"ctx_size_in": "Args", "cpu": "CPU"}
+
+// Run runs prog, of type [ebpf.RawTracepoint].
+func (r RawTracepoint) Run(prog *ebpf.Program) (RawTracepointResult, error) {
+	fd, err := rawTracepointTypes.descriptor("RawTracepoint", prog)
+	if err == nil {
+		err = r.check()
+	}
+	if err != nil {
+		return RawTracepointResult{}, err
+	}
+
+	a := r.attr(fd)
+	errno := a.ask() // no signal can interrupt this type
+	runtime.KeepAlive(prog)
+	if errno != 0 {
+		return RawTracepointResult{}, explain(errno, callOf("RawTracepoint", rawTracepointNames, prog, &a))
+	}
+	return RawTracepointResult{Return: int32(a.retval)}, nil
+}
+
+func (r *RawTracepoint) attr(fd uint32) attr {
+	args := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(r.Args))), 8*len(r.Args))
+	a := on(fd, nil, nil).withContext(args, nil)
+	if r.CPU.chosen {
+		a.flags, a.cpu = testRunOnCPU, uint32(r.CPU.n)
+	}
+	return a
+}
+
+func (r *RawTracepoint) check() error {
+	if len(r.Args) > maxFuncArgs {
+		return refuse("RawTracepoint", "Args", fmt.Sprintf("%d arguments", len(r.Args)),
+			fmt.Sprintf("a tracepoint has at most %d", maxFuncArgs), syscall.EINVAL)
+	}
+	return inRange("RawTracepoint", "CPU", r.CPU.n, math.MaxInt32)
+}

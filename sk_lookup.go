@@ -1,0 +1,112 @@
+package progrun
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"net/netip"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+const skLookupTypes = programTypes(1 << ebpf.SkLookup)
+
+// SkLookup runs an sk_lookup program as if a packet for Local had come from
+// Remote. Since Linux 5.13. See bpf_prog_test_run_sk_lookup in the kernel's
+// net/bpf/test_run.c. The ingress interface cannot be chosen: it is 0.
+type SkLookup struct {
+	// Protocol is unix.IPPROTO_TCP, unix.IPPROTO_UDP or any other, at most
+	// 65,535.
+	Protocol int
+	// Local and Remote are where the packet goes to and comes from: both IPv4
+	// or both IPv6, without zones. One may be left unset, but not both.
+	Local, Remote netip.AddrPort
+	// Repeat is how often the program runs; 0 means once.
+	Repeat int
+}
+
+// SkLookupResult is what is left after a run.
+type SkLookupResult struct {
+	// Verdict is that of the hook: SkPass if the program picked a socket.
+	Verdict SkVerdict
+	// Cookie is that of the socket which the program picked
+	// (SO_COOKIE), or 0 if it picked none. A socket of a reuseport group that
+	// is picked without BPF_SK_LOOKUP_F_NO_REUSEPORT fails the run
+	// (EOPNOTSUPP).
+	Cookie uint64
+	// PerRun is the kernel's mean time of one run.
+	PerRun time.Duration
+}
+
+var skLookupNames = fieldNames{
+	"ctx_size_in": "Local", "ctx.family": "Local", "ctx.local_port": "Local", "ctx.remote_port": "Remote",
+}
+
+// Run runs prog, of type [ebpf.SkLookup].
+func (r SkLookup) Run(prog *ebpf.Program) (SkLookupResult, error) {
+	fd, err := skLookupTypes.descriptor("SkLookup", prog)
+	if err == nil {
+		err = r.check()
+	}
+	if err != nil {
+		return SkLookupResult{}, err
+	}
+
+	in := r.context()
+	var out skLookup
+	a := r.attr(fd, view(&in), view(&out))
+	errno := a.run()
+	runtime.KeepAlive(prog)
+	if errno != 0 {
+		c := callOf("SkLookup", skLookupNames, prog, &a)
+		copy(c.ctx[:], view(&in))
+		return SkLookupResult{}, explain(errno, c)
+	}
+	return SkLookupResult{Verdict: SkVerdict(a.retval), Cookie: out.cookie, PerRun: a.perRun()}, nil
+}
+
+func (r *SkLookup) attr(fd uint32, ctxIn, ctxOut []byte) attr {
+	a := on(fd, nil, nil).withContext(ctxIn, ctxOut)
+	a.repeat = uint32(r.Repeat)
+	return a
+}
+
+// check refuses what a bpf_sk_lookup cannot say.
+func (r *SkLookup) check() error {
+	local, remote := r.Local.Addr(), r.Remote.Addr()
+	switch {
+	case !local.IsValid() && !remote.IsValid():
+		return refuse("SkLookup", "Local", "", "neither Local nor Remote is set: one must tell the address family", syscall.EAFNOSUPPORT)
+	case local.IsValid() && remote.IsValid() && local.Is4() != remote.Is4():
+		return refuse("SkLookup", "Remote", r.Remote.String(),
+			fmt.Sprintf("of another address family than Local, %s", r.Local), syscall.EAFNOSUPPORT)
+	case local.Zone() != "":
+		return refuse("SkLookup", "Local", r.Local.String(), "an address with a zone: there is no ingress interface to go with it", syscall.EINVAL)
+	case remote.Zone() != "":
+		return refuse("SkLookup", "Remote", r.Remote.String(), "an address with a zone: there is no ingress interface to go with it", syscall.EINVAL)
+	}
+	// The kernel keeps the low 16 bits and says nothing.
+	if err := inRange("SkLookup", "Protocol", r.Protocol, math.MaxUint16); err != nil {
+		return err
+	}
+	return inRange("SkLookup", "Repeat", r.Repeat, math.MaxUint32)
+}
+
+func (r *SkLookup) context() skLookup {
+	ctx := skLookup{family: afInet6, protocol: uint32(r.Protocol), localPort: uint32(r.Local.Port())}
+	binary.BigEndian.PutUint16(ctx.remotePort[:], r.Remote.Port())
+	if local := r.Local.Addr(); local.Is4() {
+		ctx.family, ctx.localIP4 = afInet, local.As4()
+	} else if local.IsValid() {
+		ctx.localIP6 = local.As16()
+	}
+	if remote := r.Remote.Addr(); remote.Is4() {
+		ctx.family, ctx.remoteIP4 = afInet, remote.As4()
+	} else if remote.IsValid() {
+		ctx.remoteIP6 = remote.As16()
+	}
+	return ctx
+}

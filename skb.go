@@ -1,0 +1,278 @@
+package progrun
+
+import (
+	"math"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+const (
+	tcTypes           = programTypes(1<<ebpf.SchedCLS | 1<<ebpf.SchedACT)
+	socketFilterTypes = programTypes(1 << ebpf.SocketFilter)
+	cgroupSKBTypes    = programTypes(1 << ebpf.CGroupSKB)
+	lwtTypes          = programTypes(1<<ebpf.LWTIn | 1<<ebpf.LWTOut | 1<<ebpf.LWTXmit | 1<<ebpf.LWTSeg6Local)
+)
+
+// TC runs a sched_cls or sched_act program on a packet; the tc, tcx and netkit
+// hooks all have these. The program's data begins with the Ethernet header.
+// Since Linux 4.12. See bpf_prog_test_run_skb in the kernel's
+// net/bpf/test_run.c.
+type TC struct {
+	// Packet is the frame, from its Ethernet header on: at least 14 bytes,
+	// 34 or 54 if its EtherType is that of IPv4 or IPv6, at most 3,712 bytes
+	// with pages of 4 KiB, 73,344 since Linux 6.19 (EINVAL or ENOMEM).
+	Packet []byte
+	// Context is the packet's __sk_buff. Its zero value means none.
+	Context SKB
+	// ChecksumComplete has the kernel compute skb->csum before the run, as if
+	// the interface had, and check it after the run: EBADMSG if the program
+	// changed the packet and not the checksum. Since Linux 6.11, and some
+	// stable kernels: see [HaveChecksumComplete].
+	ChecksumComplete bool
+	// LinearSize is how many bytes of the packet lie in the linear part of
+	// the skb: 0 for as many as fit. Since Linux 6.19: see [HaveNonLinearSKB].
+	LinearSize int
+	// Repeat is how often the program runs; 0 means once. The package
+	// documentation says what happens to the packet in between.
+	Repeat int
+	// Out is where Packet of the result is written to, growing as by append.
+	// It may be nil.
+	Out []byte
+	// NoOutput is for callers who want the verdict alone: neither Packet nor
+	// Context come back.
+	NoOutput bool
+}
+
+// TCResult is what is left after a run.
+type TCResult struct {
+	Verdict TCVerdict
+	// Packet is the packet as it came out, in the request's Out where that
+	// was large enough.
+	Packet []byte
+	// Context is the context as it came out.
+	Context SKB
+	// PerRun is the kernel's mean time of one run.
+	PerRun time.Duration
+}
+
+// WithPacket is r with another packet and output buffer, for [Batch].
+func (r TC) WithPacket(packet, out []byte) TC {
+	r.Packet, r.Out = packet, out
+	return r
+}
+
+// Run runs prog, of type [ebpf.SchedCLS] or [ebpf.SchedACT].
+func (r TC) Run(prog *ebpf.Program) (TCResult, error) {
+	res, err := skbRequest(r).run("TC", tcTypes, prog)
+	return TCResult{TCVerdict(res.retval), res.packet, res.context, res.perRun}, err
+}
+
+// SocketFilter runs a socket filter on a packet. Packet begins with an
+// Ethernet header, but the program's data begins after it, as on a socket that
+// is not AF_PACKET; its 14 bytes come out as zeros. Since Linux 4.16. The
+// fields are those of [TC].
+type SocketFilter struct {
+	Packet           []byte
+	Context          SKB
+	ChecksumComplete bool
+	LinearSize       int
+	Repeat           int
+	Out              []byte
+	NoOutput         bool
+}
+
+// SocketFilterResult is what is left after a run; see [TCResult]. Packet is
+// not cut to the length that the program keeps.
+type SocketFilterResult struct {
+	Verdict SocketFilterVerdict
+	Packet  []byte
+	Context SKB
+	PerRun  time.Duration
+}
+
+// WithPacket is r with another packet and output buffer, for [Batch].
+func (r SocketFilter) WithPacket(packet, out []byte) SocketFilter {
+	r.Packet, r.Out = packet, out
+	return r
+}
+
+// Run runs prog, of type [ebpf.SocketFilter].
+func (r SocketFilter) Run(prog *ebpf.Program) (SocketFilterResult, error) {
+	res, err := skbRequest(r).run("SocketFilter", socketFilterTypes, prog)
+	return SocketFilterResult{SocketFilterVerdict(res.retval), res.packet, res.context, res.perRun}, err
+}
+
+// CGroupSKB runs a cgroup_skb program on a packet. Packet begins with an
+// Ethernet header, but the program's data begins after it; its 14 bytes come
+// out as zeros. Since Linux 4.12. The fields are those of [TC].
+//
+// Before Linux 6.14 (ed3e469d021c) the program's data_end equals its data
+// under BPF_PROG_RUN, so that every check of bounds fails: a verdict from
+// direct packet access is then not that of the hook.
+type CGroupSKB struct {
+	Packet           []byte
+	Context          SKB
+	ChecksumComplete bool
+	LinearSize       int
+	Repeat           int
+	Out              []byte
+	NoOutput         bool
+}
+
+// CGroupSKBResult is what is left after a run; see [TCResult].
+type CGroupSKBResult struct {
+	Verdict CGroupSKBVerdict
+	Packet  []byte
+	Context SKB
+	PerRun  time.Duration
+}
+
+// WithPacket is r with another packet and output buffer, for [Batch].
+func (r CGroupSKB) WithPacket(packet, out []byte) CGroupSKB {
+	r.Packet, r.Out = packet, out
+	return r
+}
+
+// Run runs prog, of type [ebpf.CGroupSKB].
+func (r CGroupSKB) Run(prog *ebpf.Program) (CGroupSKBResult, error) {
+	res, err := skbRequest(r).run("CGroupSKB", cgroupSKBTypes, prog)
+	return CGroupSKBResult{CGroupSKBVerdict(res.retval), res.packet, res.context, res.perRun}, err
+}
+
+// LWT runs a lightweight tunnel program on a packet. Packet begins with an
+// Ethernet header, but the program's data begins after it; its 14 bytes come
+// out as zeros. Since Linux 4.12. The fields are those of [TC]; LWT programs
+// run on linear skbs only.
+//
+// lwt_seg6local programs run on some old kernels, such as Debian's 5.10, and
+// not since: their Run then gives an error that Is [ebpf.ErrNotSupported].
+// Recent kernels run lwt_xmit programs only where there is IPv6 (EOPNOTSUPP).
+type LWT struct {
+	Packet           []byte
+	Context          SKB
+	ChecksumComplete bool
+	Repeat           int
+	Out              []byte
+	NoOutput         bool
+}
+
+// LWTResult is what is left after a run; see [TCResult].
+type LWTResult struct {
+	Verdict LWTVerdict
+	Packet  []byte
+	Context SKB
+	PerRun  time.Duration
+}
+
+// WithPacket is r with another packet and output buffer, for [Batch].
+func (r LWT) WithPacket(packet, out []byte) LWT {
+	r.Packet, r.Out = packet, out
+	return r
+}
+
+// Run runs prog, of type [ebpf.LWTIn], [ebpf.LWTOut], [ebpf.LWTXmit] or
+// [ebpf.LWTSeg6Local].
+func (r LWT) Run(prog *ebpf.Program) (LWTResult, error) {
+	res, err := skbRequest{
+		Packet: r.Packet, Context: r.Context, ChecksumComplete: r.ChecksumComplete,
+		Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput,
+	}.run("LWT", lwtTypes, prog)
+	return LWTResult{LWTVerdict(res.retval), res.packet, res.context, res.perRun}, err
+}
+
+// skbRequest is what the requests of the skb family have in common: all.
+type skbRequest struct {
+	Packet           []byte
+	Context          SKB
+	ChecksumComplete bool
+	LinearSize       int
+	Repeat           int
+	Out              []byte
+	NoOutput         bool
+}
+
+type skbResult struct {
+	retval  uint32
+	packet  []byte
+	context SKB
+	perRun  time.Duration
+}
+
+var skbNames = fieldNames{
+	"data_size_in": "Packet", "data_size_out": "Out", "flags": "ChecksumComplete",
+	"ctx_size_in": "Context", "ctx.data_end": "LinearSize", "ctx.ifindex": "Context.Ifindex",
+	"ctx.wire_len": "Context.WireLen", "ctx.gso_segs": "Context.GSOSegs",
+}
+
+func (r skbRequest) run(request string, types programTypes, prog *ebpf.Program) (skbResult, error) {
+	fd, err := types.descriptor(request, prog)
+	if err == nil {
+		err = r.check(request)
+	}
+	if err != nil {
+		return skbResult{}, err
+	}
+
+	var o output
+	var in, out skBuff
+	var ctxIn, ctxOut []byte
+	if r.LinearSize != 0 || r.Context != (SKB{}) {
+		in.from(&r.Context, r.LinearSize)
+		ctxIn = view(&in)
+	}
+	if !r.NoOutput {
+		// A helper can make the packet as large as four pages.
+		o = outputFor(r.Out, len(r.Packet)+4*os.Getpagesize())
+		defer o.release()
+		ctxOut = view(&out)
+	}
+	a := r.attr(fd, o.buf, ctxIn, ctxOut)
+	errno := a.run()
+	runtime.KeepAlive(prog)
+	if errno != 0 {
+		c := callOf(request, skbNames, prog, &a)
+		c.dataSizeOut = uint32(len(o.buf))
+		copy(c.ctx[:], view(&in))
+		copy(c.head[:], r.Packet)
+		return skbResult{}, explain(errno, c)
+	}
+
+	res := skbResult{retval: a.retval, perRun: a.perRun()}
+	if !r.NoOutput {
+		res.packet, res.context = o.take(r.Out, a.dataSizeOut), out.to()
+	}
+	return res, nil
+}
+
+func (r *skbRequest) attr(fd uint32, out, ctxIn, ctxOut []byte) attr {
+	a := on(fd, r.Packet, out).withContext(ctxIn, ctxOut)
+	a.repeat = uint32(r.Repeat)
+	if r.ChecksumComplete {
+		a.flags = testSKBChecksumComplete
+	}
+	return a
+}
+
+// check refuses what would be cut short on its way to the kernel, or what no
+// kernel takes.
+func (r *skbRequest) check(request string) error {
+	if err := atLeastEthernet(request, len(r.Packet)); err != nil {
+		return err
+	}
+	if most := maxPacket(); len(r.Packet) > most {
+		return refuse(request, "Packet", size(len(r.Packet)), "no kernel takes more than "+size(most), syscall.ENOMEM)
+	}
+	if err := inRange(request, "Repeat", r.Repeat, math.MaxUint32); err != nil {
+		return err
+	}
+	if r.LinearSize < 0 || r.LinearSize > len(r.Packet) {
+		return refuse(request, "LinearSize", strconv.Itoa(r.LinearSize),
+			"must be between 0 and the packet's "+size(len(r.Packet)), syscall.EINVAL)
+	}
+	return r.Context.check(request)
+}

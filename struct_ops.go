@@ -1,0 +1,55 @@
+package progrun
+
+import (
+	"fmt"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+)
+
+const structOpsTypes = programTypes(1 << ebpf.StructOps)
+
+// StructOps runs a struct_ops program of bpf_dummy_ops, once; the kernel runs
+// no others (EOPNOTSUPP). Since Linux 5.16. See bpf_struct_ops_test_run in the
+// kernel's net/bpf/bpf_dummy_struct_ops.c.
+type StructOps struct {
+	// State is the val of the struct bpf_dummy_ops_state that is the first
+	// argument, read and written in place. The pointer that the program gets
+	// is NULL if State is nil.
+	State *int32
+	// Args are the arguments after the first: none for test_1 and
+	// test_sleepable, four for test_2 (EINVAL).
+	Args []uint64
+}
+
+// StructOpsResult is what is left after a run.
+type StructOpsResult struct {
+	// Return is what the program returned.
+	Return int32
+}
+
+var structOpsNames = fieldNames{"ctx_size_in": "Args"}
+
+// Run runs prog, of type [ebpf.StructOps].
+func (r StructOps) Run(prog *ebpf.Program) (StructOpsResult, error) {
+	fd, err := structOpsTypes.descriptor("StructOps", prog)
+	if err != nil {
+		return StructOpsResult{}, err
+	}
+	var ctx dummyOps
+	if len(r.Args) > len(ctx.args) {
+		return StructOpsResult{}, refuse("StructOps", "Args", fmt.Sprintf("%d arguments", len(r.Args)),
+			fmt.Sprintf("at most %d after the state", len(ctx.args)), syscall.EINVAL)
+	}
+	ctx.state.ptr = unsafe.Pointer(r.State)
+	copy(ctx.args[:], r.Args)
+	a := on(fd, nil, nil).withContext(view(&ctx)[:8*(1+len(r.Args))], nil)
+	errno := a.ask() // no signal can interrupt this type
+	runtime.KeepAlive(prog)
+	if errno != 0 {
+		return StructOpsResult{}, explain(errno, callOf("StructOps", structOpsNames, prog, &a))
+	}
+	return StructOpsResult{Return: int32(a.retval)}, nil
+}

@@ -1,0 +1,201 @@
+package progrun
+
+import "strconv"
+
+// XDPAction is what an XDP program returned: enum xdp_action of linux/bpf.h.
+// The kernel hands back whatever the program returned, so values without a
+// name occur; a driver treats those as XDP_ABORTED.
+type XDPAction uint32
+
+const (
+	XDPAborted  XDPAction = 0 // drop, and fire the tracepoint xdp:xdp_exception
+	XDPDrop     XDPAction = 1
+	XDPPass     XDPAction = 2 // on to the network stack
+	XDPTX       XDPAction = 3 // out of the interface it came in
+	XDPRedirect XDPAction = 4 // to the target of bpf_redirect or bpf_redirect_map
+)
+
+// String gives the name in linux/bpf.h, such as "XDP_DROP".
+func (a XDPAction) String() string {
+	return name(int64(a), "XDPAction", "XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_REDIRECT")
+}
+
+// TCVerdict is what a sched_cls or sched_act program returned: TC_ACT_* of
+// linux/pkt_cls.h, a signed number. A program on a tcx hook returns the same
+// numbers under the names TCX_NEXT (-1), TCX_PASS (0), TCX_DROP (2) and
+// TCX_REDIRECT (7).
+//
+// An opcode may stand in the upper four bits; see [TCVerdict.GotoChain].
+type TCVerdict int32
+
+const (
+	TCActUnspec     TCVerdict = -1 // the default action; for tcx: on to the next program
+	TCActOK         TCVerdict = 0
+	TCActReclassify TCVerdict = 1
+	TCActShot       TCVerdict = 2 // drop
+	TCActPipe       TCVerdict = 3 // on to the next action
+	TCActStolen     TCVerdict = 4
+	TCActQueued     TCVerdict = 5
+	TCActRepeat     TCVerdict = 6
+	TCActRedirect   TCVerdict = 7 // to the target of bpf_redirect
+	TCActTrap       TCVerdict = 8
+)
+
+const (
+	tcActOpcode    = 0xf << 28
+	tcActJump      = 1 << 28
+	tcActGotoChain = 2 << 28
+)
+
+// GotoChain gives the chain of a TC_ACT_GOTO_CHAIN verdict, and whether v is
+// one.
+func (v TCVerdict) GotoChain() (chain uint32, ok bool) {
+	return uint32(v) &^ tcActOpcode, uint32(v)&tcActOpcode == tcActGotoChain
+}
+
+// String gives the name in linux/pkt_cls.h, such as "TC_ACT_SHOT" or
+// "TC_ACT_GOTO_CHAIN|3".
+func (v TCVerdict) String() string {
+	if v == TCActUnspec {
+		return "TC_ACT_UNSPEC"
+	}
+	if chain, ok := v.GotoChain(); ok {
+		return "TC_ACT_GOTO_CHAIN|" + strconv.FormatUint(uint64(chain), 10)
+	}
+	if uint32(v)&tcActOpcode == tcActJump {
+		return "TC_ACT_JUMP|" + strconv.FormatUint(uint64(uint32(v)&^tcActOpcode), 10)
+	}
+	return name(int64(v), "TCVerdict", "TC_ACT_OK", "TC_ACT_RECLASSIFY", "TC_ACT_SHOT", "TC_ACT_PIPE",
+		"TC_ACT_STOLEN", "TC_ACT_QUEUED", "TC_ACT_REPEAT", "TC_ACT_REDIRECT", "TC_ACT_TRAP")
+}
+
+// SocketFilterVerdict is how many bytes of the packet a socket filter keeps,
+// counted from where the program's data begins. 0 drops the packet; a number
+// over the packet's length keeps all of it.
+type SocketFilterVerdict uint32
+
+// SocketFilterDrop keeps nothing.
+const SocketFilterDrop SocketFilterVerdict = 0
+
+// String gives "drop" or "keep 42 bytes".
+func (v SocketFilterVerdict) String() string {
+	if v == SocketFilterDrop {
+		return "drop"
+	}
+	return "keep " + strconv.FormatUint(uint64(v), 10) + " bytes"
+}
+
+// CGroupSKBVerdict is what a cgroup_skb program returned. Ingress programs
+// return 0 or 1; egress programs may set the second bit too.
+type CGroupSKBVerdict uint32
+
+const (
+	CGroupSKBDrop    CGroupSKBVerdict = 0
+	CGroupSKBAllow   CGroupSKBVerdict = 1
+	CGroupSKBDropCN  CGroupSKBVerdict = 2 // drop, and notify the sender's transport of congestion
+	CGroupSKBAllowCN CGroupSKBVerdict = 3 // allow, and notify the sender's transport of congestion
+)
+
+// String gives "drop", "allow", "drop+cn" or "allow+cn"; the UAPI has no names
+// for these verdicts.
+func (v CGroupSKBVerdict) String() string {
+	return name(int64(v), "CGroupSKBVerdict", "drop", "allow", "drop+cn", "allow+cn")
+}
+
+// LWTVerdict is what a lightweight tunnel program returned: enum bpf_ret_code
+// of linux/bpf.h.
+type LWTVerdict uint32
+
+const (
+	LWTOK       LWTVerdict = 0   // BPF_OK: go on
+	LWTDrop     LWTVerdict = 2   // BPF_DROP
+	LWTRedirect LWTVerdict = 7   // BPF_REDIRECT: to the target of bpf_redirect; lwt_xmit only
+	LWTReroute  LWTVerdict = 128 // BPF_LWT_REROUTE: look up the route again; lwt_in and lwt_xmit
+)
+
+// String gives the name in linux/bpf.h, such as "BPF_LWT_REROUTE".
+func (v LWTVerdict) String() string { return bpfRetCode(uint32(v), "LWTVerdict") }
+
+// FlowDissectorVerdict is what a flow dissector returned: enum bpf_ret_code of
+// linux/bpf.h.
+//
+// Before Linux 6.1 the kernel does not hand the return value back, only
+// whether it was BPF_OK: [FlowDissectorNotOK] stands for all else there.
+type FlowDissectorVerdict int64
+
+const (
+	FlowDissectorOK       FlowDissectorVerdict = 0   // BPF_OK: the keys are valid
+	FlowDissectorDrop     FlowDissectorVerdict = 2   // BPF_DROP: the packet could not be dissected
+	FlowDissectorContinue FlowDissectorVerdict = 129 // BPF_FLOW_DISSECTOR_CONTINUE: leave it to the kernel's own dissector
+
+	// FlowDissectorNotOK says that a kernel before 6.1 ran the program, and
+	// that it returned something other than BPF_OK.
+	FlowDissectorNotOK FlowDissectorVerdict = -1
+
+	// FlowDissectorUnknown says that the kernel answered 0 or 1, and that it
+	// could not be found out which of the two meanings those have on this
+	// kernel: that takes the privilege to load a program.
+	FlowDissectorUnknown FlowDissectorVerdict = -2
+)
+
+// String gives the name in linux/bpf.h, such as "BPF_DROP", or "not BPF_OK" or
+// "unknown".
+func (v FlowDissectorVerdict) String() string {
+	switch v {
+	case FlowDissectorNotOK:
+		return "not BPF_OK"
+	case FlowDissectorUnknown:
+		return "unknown"
+	}
+	return bpfRetCode(uint32(v), "FlowDissectorVerdict")
+}
+
+// SkVerdict is the outcome of an sk_lookup program: enum sk_action of
+// linux/bpf.h. It is computed as on the hook: a program that picked a socket
+// passes.
+type SkVerdict uint32
+
+const (
+	SkDrop SkVerdict = 0
+	SkPass SkVerdict = 1
+)
+
+// String gives the name in linux/bpf.h, such as "SK_PASS".
+func (v SkVerdict) String() string { return name(int64(v), "SkVerdict", "SK_DROP", "SK_PASS") }
+
+// NFVerdict is what a netfilter program returned; the verifier lets such
+// programs return only these two.
+type NFVerdict uint32
+
+const (
+	NFDrop   NFVerdict = 0
+	NFAccept NFVerdict = 1
+)
+
+// String gives the name in linux/netfilter.h, such as "NF_ACCEPT".
+func (v NFVerdict) String() string { return name(int64(v), "NFVerdict", "NF_DROP", "NF_ACCEPT") }
+
+// bpfRetCode names a value of enum bpf_ret_code.
+func bpfRetCode(v uint32, typ string) string {
+	switch v {
+	case 0:
+		return "BPF_OK"
+	case 2:
+		return "BPF_DROP"
+	case 7:
+		return "BPF_REDIRECT"
+	case 128:
+		return "BPF_LWT_REROUTE"
+	case 129:
+		return "BPF_FLOW_DISSECTOR_CONTINUE"
+	}
+	return name(int64(v), typ)
+}
+
+// name picks names[v], or says "Type(v)" where there is none.
+func name(v int64, typ string, names ...string) string {
+	if v >= 0 && v < int64(len(names)) {
+		return names[v]
+	}
+	return typ + "(" + strconv.FormatInt(v, 10) + ")"
+}
