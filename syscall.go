@@ -112,9 +112,6 @@ func cLayout(t reflect.Type) (layout, error) {
 		return layout{int(t.Size()), int(t.Size())}, nil
 	case reflect.Array:
 		l, err := cLayout(t.Elem())
-		if l.size > 0 && t.Len() > maxCtx/l.size {
-			return layout{}, fmt.Errorf("%s is over the %d bytes of a context", t, maxCtx)
-		}
 		l.size *= t.Len()
 		return l, err
 	case reflect.Struct:

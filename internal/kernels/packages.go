@@ -1,0 +1,444 @@
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// keyring is what Debian's archive is verified with.
+const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+// listsAge is how long the archive's package lists are taken as they are.
+const listsAge = 24 * time.Hour
+
+// fetchKernels fetches the newest kernel of each series. Where that has left
+// the archive since its lists were read, they are read again.
+func fetchKernels(ctx context.Context, series []string) ([]target, error) {
+	a, err := openArchive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := a.refresh(ctx, listsAge)
+	if err != nil {
+		return nil, err
+	}
+	targets, err := a.fetchAll(ctx, series)
+	if err == nil || fresh || ctx.Err() != nil {
+		return targets, err
+	}
+	if _, err := a.refresh(ctx, 0); err != nil {
+		return nil, err
+	}
+	return a.fetchAll(ctx, series)
+}
+
+// An archive is Debian's, seen through an apt configuration of its own.
+type archive struct {
+	dir  string // holds the configuration, the lists, and a directory a series
+	conf string
+}
+
+// openArchive prepares the archive in the user's cache directory.
+func openArchive(ctx context.Context) (*archive, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(cache, "progrun", "kernels")
+	a := &archive{dir: dir, conf: filepath.Join(dir, "apt.conf")}
+	return a, a.configure(ctx)
+}
+
+// refresh reads the archive's lists if those in the cache are older than age,
+// and says whether it did. Old lists will do where the archive does not answer.
+func (a *archive) refresh(ctx context.Context, age time.Duration) (bool, error) {
+	stamp := filepath.Join(a.dir, "updated")
+	info, statErr := os.Stat(stamp)
+	if statErr == nil && time.Since(info.ModTime()) < age {
+		return false, nil
+	}
+	// Without the error mode, apt-get only warns of lists that it could not read.
+	_, err := output(exec.CommandContext(ctx, "apt-get", "-c", a.conf, "-q", "-o", "APT::Update::Error-Mode=any", "update"))
+	if err == nil {
+		return true, os.WriteFile(stamp, nil, 0o644)
+	}
+	if statErr != nil || ctx.Err() != nil {
+		return false, err
+	}
+	fmt.Fprintln(os.Stderr, "kernels: using old package lists:", err)
+	return false, nil
+}
+
+// configure writes the private configuration. The suites are those which hold
+// the kernels; where they are is what the machine's own configuration says.
+func (a *archive) configure(ctx context.Context) error {
+	for _, sub := range []string{"lists/partial", "archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(a.dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	main, security, err := archiveURIs(ctx)
+	if err != nil {
+		return err
+	}
+	sources := sourcesStanza(main, "bullseye", "bookworm", "bookworm-backports", "sid")
+	if security != "" {
+		sources += "\n" + sourcesStanza(security, "bullseye-security", "bookworm-security")
+	}
+	if err := os.WriteFile(filepath.Join(a.dir, "debian.sources"), []byte(sources), 0o644); err != nil {
+		return err
+	}
+	// The machine's hooks after an update are for its own lists. Without the
+	// sandbox user, apt can write here as whoever runs it.
+	conf := fmt.Sprintf(`APT::Architecture "amd64";
+APT::Sandbox::User "root";
+Dir::Etc::sourcelist "%[1]s/debian.sources";
+Dir::Etc::sourceparts "-";
+Dir::State::lists "%[1]s/lists";
+Dir::Cache "%[1]s";
+Dir::Cache::pkgcache "pkgcache.bin";
+Acquire::Retries "3";
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Post-Invoke;
+`, a.dir)
+	return os.WriteFile(a.conf, []byte(conf), 0o644)
+}
+
+func sourcesStanza(uri string, suites ...string) string {
+	return fmt.Sprintf("Types: deb\nTargets: Packages\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n",
+		uri, strings.Join(suites, " "), keyring)
+}
+
+// archiveURIs asks apt where the machine's own release and its security updates
+// come from.
+func archiveURIs(ctx context.Context) (main, security string, err error) {
+	codename, err := debianCodename()
+	if err != nil {
+		return "", "", err
+	}
+	list, err := output(exec.CommandContext(ctx, "apt-get", "indextargets", "--no-release-info",
+		"--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"))
+	if err != nil {
+		return "", "", err
+	}
+	for line := range strings.Lines(list) {
+		switch suite, uri, _ := strings.Cut(strings.TrimSpace(line), " "); suite {
+		case codename:
+			main = uri
+		case codename + "-security":
+			security = uri
+		}
+	}
+	if main == "" {
+		return "", "", fmt.Errorf("apt's sources have no suite %s, so Debian's archive is not known here", codename)
+	}
+	return main, security, nil
+}
+
+func debianCodename() (string, error) {
+	release, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(release)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "VERSION_CODENAME="); ok {
+			return strings.Trim(name, `"`), nil
+		}
+	}
+	return "", errors.New("/etc/os-release has no VERSION_CODENAME")
+}
+
+// A debPackage is a stanza of the archive's lists.
+type debPackage struct {
+	name, version, filename, sha256, depends string
+}
+
+// packages lists the archive's cloud kernels and the packages they are split in.
+func (a *archive) packages(ctx context.Context) ([]debPackage, error) {
+	list, err := output(exec.CommandContext(ctx, "apt-cache", "-c", a.conf, "show",
+		`^linux-(image|binary|modules)-[0-9].*-cloud-amd64$`))
+	if err != nil {
+		return nil, err
+	}
+	return parsePackages(list), nil
+}
+
+func parsePackages(list string) []debPackage {
+	var all []debPackage
+	for stanza := range strings.SplitSeq(list, "\n\n") {
+		var p debPackage
+		for line := range strings.Lines(stanza) {
+			key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			switch key {
+			case "Package":
+				p.name = value
+			case "Version":
+				p.version = value
+			case "Filename":
+				p.filename = path.Base(value)
+			case "SHA256":
+				p.sha256 = value
+			case "Depends":
+				p.depends = value
+			}
+		}
+		if p.name != "" && p.sha256 != "" {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// imageName is the name of a kernel; linux-image-6.12-cloud-amd64 and the like
+// only point to one.
+var imageName = regexp.MustCompile(`^linux-image-(\d+\.\d+)\.\S*-cloud-amd64$`)
+
+func (p debPackage) series() string {
+	if m := imageName.FindStringSubmatch(p.name); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// partNames are the packages that a kernel is split in since 7.x.
+var partNames = regexp.MustCompile(`linux-(binary|modules)-[^\s,]+`)
+
+// parts are the packages that hold the files of kernel p.
+func (p debPackage) parts(all []debPackage) []debPackage {
+	parts := []debPackage{p}
+	for _, name := range partNames.FindAllString(p.depends, -1) {
+		i := slices.IndexFunc(all, func(q debPackage) bool { return q.name == name && q.version == p.version })
+		if i >= 0 {
+			parts = append(parts, all[i])
+		}
+	}
+	return parts
+}
+
+// seriesOf cuts a kernel's release to its series: 5.10 of 5.10.0-46-cloud-amd64.
+func seriesOf(release string) string {
+	parts := strings.SplitN(release, ".", 3)
+	if len(parts) < 3 {
+		return release
+	}
+	return parts[0] + "." + parts[1]
+}
+
+// compareSeries orders 5.10 after 5.9.
+func compareSeries(a, b string) int {
+	numbers := func(s string) []int {
+		var ns []int
+		for part := range strings.SplitSeq(s, ".") {
+			n, _ := strconv.Atoi(part)
+			ns = append(ns, n)
+		}
+		return ns
+	}
+	return slices.Compare(numbers(a), numbers(b))
+}
+
+func newestSeries(all []debPackage) string {
+	newest := ""
+	for _, p := range all {
+		if s := p.series(); compareSeries(s, newest) > 0 {
+			newest = s
+		}
+	}
+	return newest
+}
+
+// sortTargets orders targets from the oldest, without those named twice.
+func sortTargets(targets []target) []target {
+	slices.SortStableFunc(targets, func(a, b target) int { return compareSeries(a.series, b.series) })
+	return slices.CompactFunc(targets, func(a, b target) bool { return a.name() == b.name() })
+}
+
+// fetchAll fetches the newest kernel of each series.
+func (a *archive) fetchAll(ctx context.Context, series []string) ([]target, error) {
+	all, err := a.packages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var targets []target
+	for _, s := range series {
+		if s == "newest" {
+			s = newestSeries(all)
+		}
+		t, err := a.fetchSeries(ctx, all, s)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, t)
+	}
+	return targets, nil
+}
+
+// fetchSeries fetches the newest kernel of a series, or the next that it can.
+func (a *archive) fetchSeries(ctx context.Context, all []debPackage, series string) (target, error) {
+	kernels := slices.DeleteFunc(slices.Clone(all), func(p debPackage) bool { return p.series() != series })
+	if len(kernels) == 0 {
+		return target{}, fmt.Errorf("the archive has no cloud kernel %s", series)
+	}
+	slices.SortFunc(kernels, func(p, q debPackage) int { return -compareVersions(ctx, p.version, q.version) })
+	var errs []error
+	for _, k := range kernels {
+		debs, err := a.fetch(ctx, series, k.parts(all))
+		if err == nil {
+			return target{series: series, version: k.version, debs: debs}, nil
+		}
+		if errs = append(errs, err); ctx.Err() != nil {
+			break
+		}
+		fmt.Fprintf(os.Stderr, "kernels: %s %s cannot be had, trying an older one: %v\n", k.name, k.version, err)
+	}
+	return target{}, errors.Join(errs...)
+}
+
+// compareVersions orders versions by dpkg's rules.
+func compareVersions(ctx context.Context, a, b string) int {
+	is := func(relation string) bool {
+		return exec.CommandContext(ctx, "dpkg", "--compare-versions", a, relation, b).Run() == nil
+	}
+	switch {
+	case is("lt"):
+		return -1
+	case is("gt"):
+		return 1
+	}
+	return 0
+}
+
+// fetch downloads those packages of a series that the cache lacks and drops the
+// older ones. apt-get checks what it downloads; what the cache holds is checked
+// against the lists too.
+func (a *archive) fetch(ctx context.Context, series string, parts []debPackage) ([]string, error) {
+	dir := filepath.Join(a.dir, series)
+	partial := filepath.Join(dir, "partial")
+	if err := os.MkdirAll(partial, 0o755); err != nil {
+		return nil, err
+	}
+	var debs []string
+	for _, p := range parts {
+		deb := filepath.Join(dir, p.filename)
+		debs = append(debs, deb)
+		if p.matches(deb) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "fetching %s %s\n", p.name, p.version)
+		cmd := exec.CommandContext(ctx, "apt-get", "-c", a.conf, "-q", "download", p.name+"="+p.version)
+		cmd.Dir = partial
+		if _, err := output(cmd); err != nil {
+			return nil, err
+		}
+		got := filepath.Join(partial, p.filename)
+		if !p.matches(got) {
+			return nil, errors.Join(fmt.Errorf("%s is not what the package lists promise", p.filename), os.Remove(got))
+		}
+		if err := os.Rename(got, deb); err != nil {
+			return nil, err
+		}
+	}
+	return debs, dropOthers(dir, debs)
+}
+
+func dropOthers(dir string, keep []string) error {
+	old, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil {
+		return err
+	}
+	for _, deb := range old {
+		if !slices.Contains(keep, deb) {
+			if err := os.Remove(deb); err != nil {
+				return err
+			}
+		}
+	}
+	return os.RemoveAll(filepath.Join(dir, "partial"))
+}
+
+// matches says whether the file is there and has the package's checksum.
+func (p debPackage) matches(name string) bool {
+	f, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return err == nil && hex.EncodeToString(h.Sum(nil)) == p.sha256
+}
+
+// A kernel is the files of one that a virtual machine needs.
+type kernel struct {
+	image   []byte
+	modules map[string][]byte // by name, as the package has them
+}
+
+// readKernel reads the kernel out of its packages.
+func readKernel(ctx context.Context, debs []string) (*kernel, error) {
+	k := &kernel{modules: map[string][]byte{}}
+	for _, deb := range debs {
+		if err := k.read(ctx, deb); err != nil {
+			return nil, fmt.Errorf("%s: %w", filepath.Base(deb), err)
+		}
+	}
+	if k.image == nil {
+		return nil, fmt.Errorf("no vmlinuz in %s", strings.Join(debs, ", "))
+	}
+	return k, nil
+}
+
+func (k *kernel) read(ctx context.Context, deb string) error {
+	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	readErr := k.readTar(out)
+	_, drainErr := io.Copy(io.Discard, out) // a writer that nobody reads never ends
+	return errors.Join(readErr, drainErr, cmd.Wait())
+}
+
+func (k *kernel) readTar(r io.Reader) error {
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		base := path.Base(h.Name)
+		name, _, isModule := strings.Cut(base, ".ko")
+		switch {
+		case strings.HasPrefix(base, "vmlinuz"):
+			k.image, err = io.ReadAll(tr)
+		case isModule:
+			k.modules[moduleName(name)], err = io.ReadAll(tr)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+)
+
+// typesTest has a subtest for each program type, which the README's table is
+// made of.
+const typesTest = "TestProgramTypes"
+
+const (
+	tableBegin = "<!-- kernel table: begin -->\n"
+	tableEnd   = "<!-- kernel table: end -->"
+)
+
+// checkReadme compares the README's table of program types with what the tests
+// found, or writes it, and says whether the README is right.
+func checkReadme(w io.Writer, name string, reports []*report, opts options) (bool, error) {
+	found := supportOf(reports)
+	if len(found.rows) == 0 {
+		return true, nil // no test of types ran
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return false, err
+	}
+	before, rest, ok := strings.Cut(string(text), tableBegin)
+	block, after, ok2 := strings.Cut(rest, tableEnd)
+	if !ok || !ok2 {
+		return false, fmt.Errorf("%s has no lines %q and %q", name, strings.TrimSpace(tableBegin), tableEnd)
+	}
+	want := found
+	if opts.partial() {
+		want = parseSupport(block)
+		want.update(found)
+	}
+	table := want.markdown()
+	switch {
+	case block == table:
+		return true, nil
+	case !opts.write:
+		fmt.Fprintf(w, "\nREADME.md differs from what the tests found (-write writes it):\n%s", diff(block, table))
+		return false, nil
+	case found.failed():
+		return false, fmt.Errorf("%s failed, so README.md stays as it is", typesTest)
+	}
+	return true, os.WriteFile(name, []byte(before+tableBegin+table+tableEnd+after), 0o644)
+}
+
+// A support is which kernel series run which program type.
+type support struct {
+	rows  []string                     // the types in the order of the tests
+	cells map[string]map[string]string // by type and series
+}
+
+// supportOf makes the table from the results of typesTest's subtests, without
+// those that only group others. Where the host has the series of a Debian
+// kernel, the table is about the latter.
+func supportOf(reports []*report) *support {
+	s := &support{cells: map[string]map[string]string{}}
+	for _, id := range newTable(reports).rows {
+		name, ok := strings.CutPrefix(id.name, typesTest+"/")
+		if !ok || hasSubtests(id, reports) {
+			continue
+		}
+		for _, r := range reports {
+			if r.host && s.cells[name][r.series] != "" {
+				continue
+			}
+			s.set(name, r.series, supportMark(r.results.byID[id]))
+		}
+	}
+	return s
+}
+
+func hasSubtests(id testID, reports []*report) bool {
+	return slices.ContainsFunc(reports, func(r *report) bool {
+		return slices.ContainsFunc(r.results.order, func(other testID) bool {
+			return other.pkg == id.pkg && strings.HasPrefix(other.name, id.name+"/")
+		})
+	})
+}
+
+func supportMark(res *result) string {
+	switch {
+	case res == nil:
+		return "not run"
+	case res.status == passed:
+		return "yes"
+	case res.status == skipped:
+		return "–"
+	}
+	return "FAIL"
+}
+
+func (s *support) set(row, column, mark string) {
+	if s.cells[row] == nil {
+		s.cells[row] = map[string]string{}
+		s.rows = append(s.rows, row)
+	}
+	s.cells[row][column] = mark
+}
+
+// update takes over the cells of other.
+func (s *support) update(other *support) {
+	for _, row := range other.rows {
+		for column, mark := range other.cells[row] {
+			s.set(row, column, mark)
+		}
+	}
+}
+
+func (s *support) failed() bool {
+	for _, cells := range s.cells {
+		for _, mark := range cells {
+			if mark != "yes" && mark != "–" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// columns are the kernel series, oldest first.
+func (s *support) columns() []string {
+	all := map[string]bool{}
+	for _, cells := range s.cells {
+		for column := range cells {
+			all[column] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(all), compareSeries)
+}
+
+func (s *support) markdown() string {
+	columns := s.columns()
+	var b strings.Builder
+	fmt.Fprintf(&b, "| program type | %s |\n", strings.Join(columns, " | "))
+	fmt.Fprintf(&b, "|---|%s\n", strings.Repeat(":-:|", len(columns)))
+	for _, row := range s.rows {
+		fmt.Fprintf(&b, "| %s |", row)
+		for _, column := range columns {
+			fmt.Fprintf(&b, " %s |", s.cells[row][column])
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// parseSupport reads what markdown wrote.
+func parseSupport(block string) *support {
+	s := &support{cells: map[string]map[string]string{}}
+	var columns []string
+	for line := range strings.Lines(block) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		switch {
+		case columns == nil:
+			columns = cells
+		case strings.HasPrefix(cells[0], "-"):
+		default:
+			for i, mark := range cells[1:min(len(cells), len(columns))] {
+				s.set(cells[0], columns[i+1], mark)
+			}
+		}
+	}
+	return s
+}
+
+// diff lists the lines that only one of two short texts has.
+func diff(old, new string) string {
+	var b strings.Builder
+	without := func(sign, text, other string) {
+		lines := strings.SplitAfter(other, "\n")
+		for line := range strings.Lines(text) {
+			if !slices.Contains(lines, line) {
+				b.WriteString(sign + line)
+			}
+		}
+	}
+	without("-", old, new)
+	without("+", new, old)
+	return b.String()
+}

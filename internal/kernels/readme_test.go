@@ -1,0 +1,82 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const someTable = `| program type | 5.10 | 6.1 |
+|---|:-:|:-:|
+| XDP | yes | yes |
+| Tracing/fentry | – | yes |
+`
+
+func someReports() []*report {
+	return []*report{
+		aReport("5.10", typesTest+" pass", typesTest+"/XDP pass", typesTest+"/Tracing pass", typesTest+"/Tracing/fentry skip no"),
+		aReport("6.1", typesTest+" pass", typesTest+"/XDP pass", typesTest+"/Tracing pass", typesTest+"/Tracing/fentry pass"),
+	}
+}
+
+func TestSupport(t *testing.T) {
+	if got := supportOf(someReports()).markdown(); got != someTable {
+		t.Errorf("got\n%s\nwant\n%s", got, someTable)
+	}
+	if got := parseSupport(someTable).markdown(); got != someTable {
+		t.Errorf("read back, got\n%s\nwant\n%s", got, someTable)
+	}
+}
+
+// The host's kernel stands back for Debian's of the same series.
+func TestSupportHost(t *testing.T) {
+	host := aReport("6.1", typesTest+"/XDP skip no")
+	host.host = true
+	for _, reports := range [][]*report{append(someReports(), host), append([]*report{host}, someReports()...)} {
+		if got := supportOf(reports).cells["XDP"]["6.1"]; got != "yes" {
+			t.Errorf("got %q, want yes", got)
+		}
+	}
+}
+
+func TestCheckReadme(t *testing.T) {
+	wrong := strings.Replace(someTable, "– | yes", "– | –", 1)
+	for _, test := range []struct {
+		name, block string
+		reports     []*report
+		opts        options
+		ok          bool
+		want        string
+	}{
+		{"right", someTable, someReports(), options{}, true, someTable},
+		{"wrong", wrong, someReports(), options{}, false, wrong},
+		{"written", wrong, someReports(), options{write: true}, true, someTable},
+		{"wrong where not run", wrong, someReports()[:1], options{kernels: "5.10"}, true, wrong},
+		{"a kernel missing", someTable, someReports()[:1], options{}, false, someTable},
+		{"empty", "", someReports(), options{write: true}, true, someTable},
+		{"nothing ran", "", nil, options{run: "TestOther"}, true, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			name := filepath.Join(t.TempDir(), "README.md")
+			text := func(block string) string { return "# p\n" + tableBegin + block + tableEnd + "end\n" }
+			if err := os.WriteFile(name, []byte(text(test.block)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			var b strings.Builder
+			ok, err := checkReadme(&b, name, test.reports, test.opts)
+			if err != nil || ok != test.ok {
+				t.Errorf("got %v, %v, want %v; printed:\n%s", ok, err, test.ok, b.String())
+			}
+			if got, _ := os.ReadFile(name); string(got) != text(test.want) {
+				t.Errorf("README is\n%s", got)
+			}
+		})
+	}
+}
+
+func TestReadmeDiff(t *testing.T) {
+	if got := diff("a\nb\n", "a\nc\n"); got != "-b\n+c\n" {
+		t.Errorf("got %q", got)
+	}
+}

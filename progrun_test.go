@@ -1,0 +1,806 @@
+package progrun
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == inheritedProgram {
+		runInherited()
+	}
+	if err := rlimit.RemoveMemlock(); err != nil && privileged() {
+		fmt.Fprintln(os.Stderr, "cannot raise the limit of locked memory, which old kernels count maps in:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	for _, what := range slices.Sorted(slices.Values(unrunnable.list)) {
+		fmt.Println("this kernel cannot run", what)
+	}
+	os.Exit(code)
+}
+
+// unrunnable collects what tests could not run, for the end of the output.
+var unrunnable struct {
+	sync.Mutex
+	list []string
+}
+
+// skipOnThisKernel skips a test for what the kernel lacks.
+func skipOnThisKernel(t testing.TB, what string, err error) {
+	t.Helper()
+	unrunnable.Lock()
+	defer unrunnable.Unlock()
+	if line := fmt.Sprintf("%s: %v", what, err); !slices.Contains(unrunnable.list, line) {
+		unrunnable.list = append(unrunnable.list, line)
+	}
+	t.Skipf("this kernel cannot run %s: %v", what, err)
+}
+
+func privileged() bool { return os.Geteuid() == 0 }
+
+// needPrivilege skips a test that loads programs where that is not allowed.
+func needPrivilege(t testing.TB) {
+	t.Helper()
+	if privileged() {
+		return
+	}
+	if os.Getenv("PROGRUN_REQUIRE") == "1" {
+		t.Fatal("PROGRUN_REQUIRE=1, but the tests do not run as root")
+	}
+	t.Skip("loads BPF programs: run the tests as root")
+}
+
+// need skips a test that needs a feature this kernel does not have.
+func need(t testing.TB, err error) {
+	t.Helper()
+	needPrivilege(t)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		skipOnThisKernel(t, "this test", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// object is a program of testdata and its maps.
+type object struct {
+	*ebpf.Program
+	maps map[string]*ebpf.Map
+}
+
+// load loads one program of an object in testdata, with all maps. It skips
+// the test if this kernel does not know such programs.
+func load(t testing.TB, file, program string) *object {
+	t.Helper()
+	needPrivilege(t)
+	o, err := loadObject(file, program)
+	if err != nil {
+		skipUnloadable(t, file, program, err)
+	}
+	t.Cleanup(o.close)
+	return o
+}
+
+func loadObject(file, program string) (*object, error) {
+	spec, err := ebpf.LoadCollectionSpec(filepath.Join("testdata", file+".o"))
+	if err != nil {
+		return nil, err
+	}
+	if spec.Programs[program] == nil {
+		return nil, fmt.Errorf("no program %s in %s", program, file)
+	}
+	for name := range spec.Programs {
+		if name != program {
+			delete(spec.Programs, name)
+		}
+	}
+	for name, m := range spec.Maps {
+		if m.Type == ebpf.StructOpsMap { // registering dummy ops is refused
+			delete(spec.Maps, name)
+		}
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, err
+	}
+	return &object{coll.Programs[program], coll.Maps}, nil
+}
+
+// skipUnloadable tells what a kernel lacks from what is wrong with a test.
+func skipUnloadable(t testing.TB, file, program string, err error) {
+	t.Helper()
+	newer := map[string]string{
+		"lwt_seg6local": "LWTSeg6Local", "sk_lookup": "SkLookup", "netfilter": "Netfilter", "syscall": "Syscall",
+		"tracing": "Tracing", "struct_ops": "StructOps", "raw_tracepoint": "RawTracepoint",
+		"xdp_frags": "XDP with fragments",
+	}
+	if what, ok := newer[file]; ok {
+		var verr *ebpf.VerifierError
+		refused := errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM)
+		if refused || errors.As(err, &verr) && file == "tracing" {
+			skipOnThisKernel(t, what+" programs such as "+program, lastLine(err))
+		}
+	}
+	t.Fatalf("load %s of %s: %+v", program, file, err)
+}
+
+func lastLine(err error) error {
+	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	return errors.New(lines[len(lines)-1])
+}
+
+func (o *object) close() {
+	o.Program.Close()
+	for _, m := range o.maps {
+		m.Close()
+	}
+}
+
+// set writes an entry of an array.
+func set[T any](t testing.TB, o *object, name string, key uint32, value T) {
+	t.Helper()
+	if err := o.maps[name].Put(key, value); err != nil {
+		t.Fatalf("set %s[%d]: %v", name, key, err)
+	}
+}
+
+// get reads an entry of an array.
+func get[T any](t testing.TB, o *object, name string, key uint32) T {
+	t.Helper()
+	var value T
+	if err := o.maps[name].Lookup(key, &value); err != nil {
+		t.Fatalf("get %s[%d]: %v", name, key, err)
+	}
+	return value
+}
+
+// sum reads an entry of a per-CPU array and adds it up.
+func sum(t testing.TB, o *object, name string, key uint32) uint64 {
+	t.Helper()
+	var values []uint64
+	if err := o.maps[name].Lookup(key, &values); err != nil {
+		t.Fatalf("get %s[%d]: %v", name, key, err)
+	}
+	var total uint64
+	for _, v := range values {
+		total += v
+	}
+	return total
+}
+
+// runs is how often the program of an object ran, by its own count.
+func runs(t testing.TB, o *object) uint64 {
+	t.Helper()
+	return get[uint64](t, o, "runs", 0)
+}
+
+// wantError checks a refusal: its text, what it Is, and whether the program ran.
+func wantError(t *testing.T, err error, text string, is error, ran Ran) {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("got %v, want an *Error", err)
+	}
+	if !strings.HasPrefix(err.Error(), "progrun: ") || !strings.Contains(err.Error(), text) {
+		t.Errorf("got  %q\nwant something with %q", err, text)
+	}
+	if !errors.Is(err, is) {
+		t.Errorf("%q is not %q", err, is)
+	}
+	if e.Ran != ran {
+		t.Errorf("%q: %s, want: %s", err, e.Ran, ran)
+	}
+}
+
+// inNetNS runs f on a thread in a network namespace of its own, loopback down,
+// which is gone when f returns.
+func inNetNS(t testing.TB, f func()) {
+	t.Helper()
+	needPrivilege(t)
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatalf("make a network namespace: %v", err)
+	}
+}
+
+// frame is an Ethernet frame of n bytes to the zero address, which is that of
+// loopback, with an EtherType for local experiments.
+func frame(n int) []byte {
+	b := make([]byte, n)
+	for i := ethHLen; i < n; i++ {
+		b[i] = byte(i)
+	}
+	if n >= ethHLen {
+		b[12], b[13] = 0x88, 0xb5
+	}
+	return b
+}
+
+// udp4 is a frame of 42 bytes and a payload, from 192.0.2.1:1234.
+func udp4(dst [4]byte, port uint16, payload ...byte) []byte {
+	n := 28 + len(payload)
+	b := []byte{0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x08, 0x00,
+		0x45, 0, byte(n >> 8), byte(n), 0, 1, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, dst[0], dst[1], dst[2], dst[3],
+		1234 >> 8, 1234 & 0xff, byte(port >> 8), byte(port), byte((n - 20) >> 8), byte(n - 20), 0, 0}
+	c := checksum(b[14:34])
+	b[24], b[25] = byte(c>>8), byte(c)
+	return append(b, payload...)
+}
+
+// udp6 is a frame of 62 bytes and a payload, from [2001:db8::1]:1234 to
+// [2001:db8::2]:port, without a UDP checksum.
+func udp6(port uint16, payload ...byte) []byte {
+	n := 8 + len(payload)
+	b := []byte{0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x86, 0xdd,
+		0x60, 0x0a, 0xbc, 0xde, byte(n >> 8), byte(n), 17, 64,
+		0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+		0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2,
+		1234 >> 8, 1234 & 0xff, byte(port >> 8), byte(port), byte(n >> 8), byte(n), 0, 0}
+	return append(b, payload...)
+}
+
+// checksum is that of the Internet protocols.
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i := 0; i+1 < len(b); i += 2 {
+		sum += uint32(b[i])<<8 | uint32(b[i+1])
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+var somewhere = [4]byte{198, 51, 100, 1}
+
+// TestProgramTypes runs one program of every type. Its results are the support
+// table of the README.
+func TestProgramTypes(t *testing.T) {
+	arp := frame(64)
+	ipv4, ipv6 := udp4(somewhere, 53), udp6(53)
+	verdict := func(v fmt.Stringer, err error) (string, error) { return v.String(), err }
+	for _, c := range []struct {
+		name, file, program string
+		typ                 ebpf.ProgramType
+		run                 func(*ebpf.Program) (string, error)
+		want                string
+	}{
+		{"SocketFilter", "socket_filter", "socket_filter", ebpf.SocketFilter, func(p *ebpf.Program) (string, error) {
+			res, err := SocketFilter{Packet: arp}.Run(p)
+			return verdict(res.Verdict, err)
+		}, "drop"},
+		{"SchedCLS", "tc", "tc_rewrite", ebpf.SchedCLS, func(p *ebpf.Program) (string, error) {
+			res, err := TC{Packet: arp}.Run(p)
+			return verdict(res.Verdict, err)
+		}, "TC_ACT_PIPE"},
+		{"SchedACT", "tc", "act_verdict", ebpf.SchedACT, func(p *ebpf.Program) (string, error) {
+			res, err := TC{Packet: arp}.Run(p)
+			return verdict(res.Verdict, err)
+		}, "TC_ACT_OK"},
+		{"XDP", "xdp", "xdp_filter", ebpf.XDP, func(p *ebpf.Program) (string, error) {
+			res, err := XDP{Packet: udp4(somewhere, 9)}.Run(p)
+			return verdict(res.Action, err)
+		}, "XDP_DROP"},
+		{"SkLookup", "sk_lookup", "sk_lookup", ebpf.SkLookup, func(p *ebpf.Program) (string, error) {
+			res, err := SkLookup{Protocol: unix.IPPROTO_TCP, Local: addrPort("192.0.2.1:7778")}.Run(p)
+			return verdict(res.Verdict, err)
+		}, "SK_DROP"},
+		{"CGroupSKB", "cgroup_skb", "cgroup_ingress", ebpf.CGroupSKB, func(p *ebpf.Program) (string, error) {
+			res, err := CGroupSKB{Packet: arp}.Run(p)
+			return verdict(res.Verdict, err)
+		}, "drop"},
+		{"LWTIn", "lwt", "lwt_in", ebpf.LWTIn, func(p *ebpf.Program) (string, error) {
+			res, err := LWT{Packet: ipv6}.Run(p)
+			return verdict(res.Verdict, err)
+		}, "BPF_DROP"},
+		{"LWTOut", "lwt", "lwt_out", ebpf.LWTOut, func(p *ebpf.Program) (string, error) {
+			res, err := LWT{Packet: ipv4}.Run(p)
+			return verdict(res.Verdict, err)
+		}, "BPF_OK"},
+		{"LWTXmit", "lwt", "lwt_xmit_head", ebpf.LWTXmit, func(p *ebpf.Program) (string, error) {
+			res, err := LWT{Packet: ipv4}.Run(p)
+			return verdict(res.Verdict, err)
+		}, "BPF_REDIRECT"},
+		{"LWTSeg6Local", "lwt", "lwt_seg6local", ebpf.LWTSeg6Local, func(p *ebpf.Program) (string, error) {
+			res, err := LWT{Packet: ipv6}.Run(p)
+			return verdict(res.Verdict, err)
+		}, "BPF_OK"},
+		{"FlowDissector", "flow_dissector", "flow_dissect", ebpf.FlowDissector, func(p *ebpf.Program) (string, error) {
+			res, err := FlowDissector{Packet: ipv4}.Run(p)
+			return verdict(res.Verdict, err)
+		}, "BPF_OK"},
+		{"StructOps", "struct_ops", "test_1", ebpf.StructOps, func(p *ebpf.Program) (string, error) {
+			state := int32(5)
+			res, err := StructOps{State: &state}.Run(p)
+			return fmt.Sprint(res.Return, state), err
+		}, "5 90"},
+		{"RawTracepoint", "raw_tracepoint", "raw_tp", ebpf.RawTracepoint, func(p *ebpf.Program) (string, error) {
+			res, err := RawTracepoint{Args: []uint64{40, 2}}.Run(p)
+			return fmt.Sprint(res.Return), err
+		}, "42"},
+		{"Syscall", "syscall", "syscall_noctx", ebpf.Syscall, func(p *ebpf.Program) (string, error) {
+			res, err := Syscall{}.Run(p)
+			return fmt.Sprint(res.Return), err
+		}, "42"},
+		{"Netfilter", "netfilter", "netfilter_hook", ebpf.Netfilter, func(p *ebpf.Program) (string, error) {
+			res, err := Netfilter{Packet: ipv4}.Run(p)
+			return verdict(res.Verdict, err)
+		}, "NF_ACCEPT"},
+		{"Tracing/fentry", "tracing", "fentry_test", ebpf.Tracing, runTracing, "0 0"},
+		{"Tracing/fexit", "tracing", "fexit_test", ebpf.Tracing, runTracing, "0 0"},
+		{"Tracing/fmod_ret", "tracing", "fmod_ret_test", ebpf.Tracing, runTracing, "2 33"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := load(t, c.file, c.program)
+			got, err := c.run(o.Program)
+			if errors.Is(err, ebpf.ErrNotSupported) {
+				wantError(t, err, "cannot run "+c.typ.String()+" programs", ebpf.ErrNotSupported, RanNo)
+				if has := HaveProgramType(c.typ); !errors.Is(has, ebpf.ErrNotSupported) {
+					t.Errorf("the probe says %v", has)
+				}
+				skipOnThisKernel(t, c.name, err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+			if err := HaveProgramType(c.typ); err != nil {
+				t.Errorf("ran, but the probe says %v", err)
+			}
+		})
+	}
+}
+
+func runTracing(p *ebpf.Program) (string, error) {
+	res, err := Tracing{}.Run(p)
+	return fmt.Sprint(res.SideEffects, res.Return), err
+}
+
+// every is a legal request of each type, for tests that hold for all.
+var every = []struct {
+	file, program string
+	run           func(*ebpf.Program) error
+}{
+	{"xdp", "xdp_ctx", func(p *ebpf.Program) error { _, err := XDP{Packet: frame(64)}.Run(p); return err }},
+	{"tc", "tc_mark", func(p *ebpf.Program) error { _, err := TC{Packet: frame(64)}.Run(p); return err }},
+	{"socket_filter", "socket_filter", func(p *ebpf.Program) error { _, err := SocketFilter{Packet: frame(64)}.Run(p); return err }},
+	{"cgroup_skb", "cgroup_ingress", func(p *ebpf.Program) error { _, err := CGroupSKB{Packet: frame(64)}.Run(p); return err }},
+	{"lwt", "lwt_in", func(p *ebpf.Program) error { _, err := LWT{Packet: frame(64)}.Run(p); return err }},
+	{"flow_dissector", "flow_dissect", func(p *ebpf.Program) error { _, err := FlowDissector{Packet: frame(64)}.Run(p); return err }},
+	{"sk_lookup", "sk_lookup", func(p *ebpf.Program) error { _, err := SkLookup{Local: addrPort("192.0.2.1:1")}.Run(p); return err }},
+	{"netfilter", "netfilter_hook", func(p *ebpf.Program) error { _, err := Netfilter{Packet: udp4(somewhere, 1)}.Run(p); return err }},
+	{"raw_tracepoint", "raw_tp", func(p *ebpf.Program) error { _, err := RawTracepoint{Args: make([]uint64, 2)}.Run(p); return err }},
+	{"syscall", "syscall_noctx", func(p *ebpf.Program) error { _, err := Syscall{}.Run(p); return err }},
+	{"struct_ops", "test_1", func(p *ebpf.Program) error { _, err := StructOps{}.Run(p); return err }},
+	{"tracing", "fentry_test", func(p *ebpf.Program) error { _, err := Tracing{}.Run(p); return err }},
+}
+
+func TestNilProgram(t *testing.T) {
+	for _, r := range every {
+		wantError(t, r.run(nil), "the program is nil: invalid argument", unix.EINVAL, RanNo)
+		wantError(t, r.run(new(ebpf.Program)), "the program was never loaded: invalid argument", unix.EINVAL, RanNo)
+	}
+	_, err := Raw{}.Run(nil)
+	wantError(t, err, "Raw: the program is nil", unix.EINVAL, RanNo)
+}
+
+func TestClosedProgram(t *testing.T) {
+	for _, r := range every {
+		t.Run(r.file, func(t *testing.T) {
+			o := load(t, r.file, r.program)
+			o.close()
+			wantError(t, r.run(o.Program), "the program is closed: bad file descriptor", unix.EBADF, RanNo)
+		})
+	}
+}
+
+func TestWrongType(t *testing.T) {
+	xdp, tc := load(t, "xdp", "xdp_ctx"), load(t, "tc", "tc_mark")
+	for _, r := range every {
+		o := xdp
+		if r.file == "xdp" {
+			o = tc
+		}
+		wantError(t, r.run(o.Program), " programs, not "+o.Type().String()+": invalid argument", unix.EINVAL, RanNo)
+		if n := runs(t, o); n != 0 {
+			t.Errorf("%s: ran %d times", r.file, n)
+		}
+	}
+	_, err := TC{Packet: frame(64)}.Run(xdp.Program)
+	wantError(t, err, "progrun: TC: runs SchedCLS, SchedACT programs, not XDP: invalid argument", unix.EINVAL, RanNo)
+}
+
+func TestConcurrentRuns(t *testing.T) {
+	xdp, tc := load(t, "xdp", "xdp_count"), load(t, "tc", "tc_mark")
+	const workers, each = 16, 200
+	set(t, xdp, "verdict", 0, uint32(XDPPass))
+	var wg sync.WaitGroup
+	for i := range workers {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			packet := frame(64 + i)
+			for n := range each {
+				res, err := XDP{Packet: packet}.Run(xdp.Program)
+				if err != nil || res.Action != XDPPass || len(res.Packet) != len(packet) || res.Packet[20] != 20 {
+					t.Errorf("XDP: %+v, %v", res, err)
+					return
+				}
+				ctx := SKB{Mark: 7, CB: [5]uint32{uint32(n)}}
+				tcRes, err := TC{Packet: packet, Context: ctx}.Run(tc.Program)
+				if err != nil || tcRes.Verdict != TCActShot || tcRes.Context.CB[0] != uint32(n)+1 || len(tcRes.Packet) != len(packet) {
+					t.Errorf("TC: %+v, %v", tcRes, err)
+					return
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	if n := sum(t, xdp, "frames", 0); n != workers*each {
+		t.Errorf("XDP ran %d times, want %d", n, workers*each)
+	}
+	if n := runs(t, tc); n != workers*each {
+		t.Errorf("TC ran %d times, want %d", n, workers*each)
+	}
+}
+
+// TestStackGrowth runs at many depths of a stack that has to grow, with every
+// buffer on it: a pointer that the runtime did not take along would show.
+func TestStackGrowth(t *testing.T) {
+	xdp, tc := load(t, "xdp", "xdp_pass"), load(t, "tc", "tc_mark")
+	for range 50 {
+		done := make(chan error)
+		go func() { done <- runDeep(xdp.Program, tc.Program, 200) }()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// runDeep calls itself with a frame large enough to make the stack grow often.
+func runDeep(xdp, tc *ebpf.Program, depth int) error {
+	var packet, out [256]byte
+	for i := range packet {
+		packet[i] = byte(depth + i)
+	}
+	packet[12], packet[13] = 0x88, 0xb5
+	res, err := XDP{Packet: packet[:], Out: out[:0]}.Run(xdp)
+	if err != nil {
+		return err
+	}
+	if string(res.Packet) != string(packet[:]) || &res.Packet[0] != &out[0] {
+		return fmt.Errorf("depth %d: the packet came out as %x", depth, res.Packet)
+	}
+	tcRes, err := TC{Packet: packet[:], Context: SKB{Mark: 7, Priority: uint32(depth)}}.Run(tc)
+	if err != nil {
+		return err
+	}
+	if tcRes.Context.Mark != 8 || tcRes.Context.Priority != 99 {
+		return fmt.Errorf("depth %d: the context came out as %+v", depth, tcRes.Context)
+	}
+	if depth == 0 {
+		return nil
+	}
+	return runDeep(xdp, tc, depth-1)
+}
+
+// TestGarbageCollection runs while the collector does, all buffers fresh.
+func TestGarbageCollection(t *testing.T) {
+	xdp, sysc := load(t, "xdp", "xdp_pass"), load(t, "tc", "tc_mark")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				runtime.GC()
+			}
+		}
+	}()
+	defer wg.Wait()
+	defer close(stop)
+	for i := range 300 {
+		packet := frame(64 + i)
+		res, err := XDP{Packet: packet, Metadata: nil, Out: make([]byte, 0, i)}.Run(xdp.Program)
+		if err != nil || string(res.Packet) != string(packet) {
+			t.Fatalf("run %d: %x, %v", i, res.Packet, err)
+		}
+		tcRes, err := TC{Packet: packet, Context: SKB{Mark: 7, TStampNS: uint64(i)}}.Run(sysc.Program)
+		if err != nil || tcRes.Context.TStampNS != uint64(i)+1000 || string(tcRes.Packet) != string(packet) {
+			t.Fatalf("run %d: %+v, %v", i, tcRes, err)
+		}
+	}
+}
+
+// TestDroppedProgram has nothing but the request hold on to the program.
+func TestDroppedProgram(t *testing.T) {
+	needPrivilege(t)
+	for i := range 50 {
+		o, err := loadObject("xdp", "xdp_pass")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range o.maps {
+			m.Close()
+		}
+		go runtime.GC()
+		if _, err := (XDP{Packet: frame(64), Repeat: 1}).Run(o.Program); err != nil {
+			t.Fatalf("run %d: %v", i, err)
+		}
+	}
+}
+
+// TestAllocations holds that a run in steady state allocates nothing.
+func TestAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates, and empties pools on purpose")
+	}
+	packet, out := frame(64), make([]byte, 0, 64)
+	local := addrPort("192.0.2.1:80")
+	args := []uint64{1, 2}
+	var add addContext
+	for _, c := range []struct {
+		name, file, program string
+		want                float64
+		run                 func(*ebpf.Program) error
+	}{
+		{"XDP without output", "xdp", "xdp_pass", 0, func(p *ebpf.Program) error {
+			_, err := XDP{Packet: packet, NoOutput: true}.Run(p)
+			return err
+		}},
+		{"XDP into Out", "xdp", "xdp_pass", 0, func(p *ebpf.Program) error {
+			_, err := XDP{Packet: packet, Out: out}.Run(p)
+			return err
+		}},
+		{"XDP without Out", "xdp", "xdp_pass", 1, func(p *ebpf.Program) error {
+			_, err := XDP{Packet: packet}.Run(p)
+			return err
+		}},
+		{"TC with context", "tc", "tc_mark", 0, func(p *ebpf.Program) error {
+			_, err := TC{Packet: packet, Context: SKB{Mark: 7}, Out: out}.Run(p)
+			return err
+		}},
+		{"SocketFilter", "socket_filter", "socket_filter", 0, func(p *ebpf.Program) error {
+			_, err := SocketFilter{Packet: packet, Out: out}.Run(p)
+			return err
+		}},
+		{"SkLookup", "sk_lookup", "sk_lookup", 0, func(p *ebpf.Program) error {
+			_, err := SkLookup{Protocol: unix.IPPROTO_TCP, Local: local}.Run(p)
+			return err
+		}},
+		{"FlowDissector", "flow_dissector", "flow_dissect", 0, func(p *ebpf.Program) error {
+			_, err := FlowDissector{Packet: packet, Flags: FlowStopAtEncap}.Run(p)
+			return err
+		}},
+		{"Syscall", "syscall", "syscall_add", 0, func(p *ebpf.Program) error {
+			add.A = 1
+			_, err := Syscall{Context: &add}.Run(p)
+			return err
+		}},
+		{"RawTracepoint", "raw_tracepoint", "raw_tp", 0, func(p *ebpf.Program) error {
+			_, err := RawTracepoint{Args: args, CPU: OnCPU(0)}.Run(p)
+			return err
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := load(t, c.file, c.program)
+			var failed error
+			got := testing.AllocsPerRun(200, func() {
+				if err := c.run(o.Program); err != nil {
+					failed = err
+				}
+			})
+			if failed != nil {
+				t.Fatal(failed)
+			}
+			if got != c.want {
+				t.Errorf("%v allocations a run, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestRaw compares the escape hatch with the typed requests.
+func TestRaw(t *testing.T) {
+	tc := load(t, "tc", "tc_mark")
+	in := skBuff{mark: 7}
+	ctxOut, out := make([]byte, 256), make([]byte, 100)
+	res, err := Raw{DataIn: frame(64), DataOut: out, CtxIn: view(&in), CtxOut: ctxOut, Repeat: 2}.Run(tc.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if TCVerdict(res.Retval) != TCActOK { // the second run found the mark of the first
+		t.Errorf("verdict %s", TCVerdict(res.Retval))
+	}
+	if res.DataSizeOut != 64 || res.CtxSizeOut != 192 || res.Duration <= 0 {
+		t.Errorf("got %+v", res)
+	}
+	if string(out[:64]) != string(frame(64)) {
+		t.Errorf("the packet came out as %x", out)
+	}
+	if n := runs(t, tc); n != 2 {
+		t.Errorf("ran %d times", n)
+	}
+}
+
+func TestRawTail(t *testing.T) {
+	tc := load(t, "tc", "tc_mark")
+	for _, n := range []int{1, 4, 5, 100, 4020} {
+		if _, err := (Raw{DataIn: frame(64), Tail: make([]byte, n)}).Run(tc.Program); err != nil {
+			t.Errorf("%d zeros after the last field: %v", n, err)
+		}
+	}
+	before := runs(t, tc)
+	_, err := Raw{DataIn: frame(64), Tail: []byte{1}}.Run(tc.Program)
+	wantError(t, err, "Raw.Tail: this kernel knows no such field", unix.EINVAL, RanNo)
+	_, err = Raw{DataIn: frame(64), Tail: append(make([]byte, 4000), 1)}.Run(tc.Program)
+	wantError(t, err, "Raw.Tail: the attr is longer than this kernel's", unix.E2BIG, RanNo)
+	_, err = Raw{DataIn: frame(64), Tail: make([]byte, 4021)}.Run(tc.Program)
+	wantError(t, err, "Raw.Tail: 4021 bytes: at most 4020 bytes", unix.E2BIG, RanNo)
+	if n := runs(t, tc); n != before {
+		t.Errorf("ran %d times", n-before)
+	}
+}
+
+func TestRawRefusals(t *testing.T) {
+	for _, c := range []struct {
+		name, file, program string
+		raw                 Raw
+		text                string
+		is                  error
+	}{
+		{"unknown flag", "tc", "tc_mark", Raw{DataIn: frame(64), Flags: 1 << 20},
+			"Raw.Flags: 0x100000: the only flag here is BPF_F_TEST_SKB_CHECKSUM_COMPLETE: invalid argument", unix.EINVAL},
+		{"unknown flag", "xdp", "xdp_ctx", Raw{DataIn: frame(64), Flags: 1 << 20},
+			"Raw.Flags: 0x100000", unix.EINVAL},
+		{"batch size without live frames", "xdp", "xdp_ctx", Raw{DataIn: frame(64), BatchSize: 1}, "Raw.BatchSize: 1: ", unix.EINVAL},
+		{"cpu", "tc", "tc_mark", Raw{DataIn: frame(64), CPU: 1}, "Raw.CPU: 1: must be 0 for this type", unix.EINVAL},
+		{"no packet", "tc", "tc_mark", Raw{}, "Raw.DataIn: 0 bytes: a packet begins with a 14-byte Ethernet header", unix.EINVAL},
+		{"forbidden field", "tc", "tc_mark", Raw{DataIn: frame(64), CtxIn: view(&skBuff{hash: 1})},
+			"Raw.CtxIn: byte 68 is not 0: only some fields of the context can be set", unix.EINVAL},
+		{"long context", "tc", "tc_mark", Raw{DataIn: frame(64), CtxIn: append(make([]byte, 192), 1)},
+			"Raw.CtxIn: 193 bytes: what is beyond the end of this kernel's context must be 0: argument list too long", unix.E2BIG},
+		{"longer context", "tc", "tc_mark", Raw{DataIn: frame(64), CtxIn: make([]byte, 4097)},
+			"Raw.CtxIn: 4097 bytes: a context is at most a page", unix.E2BIG},
+		{"live frames of TC", "tc", "tc_mark", Raw{DataIn: frame(64), Flags: testXDPLiveFrames},
+			"Raw.Flags: 0x2: only XDP programs run on live frames", unix.EINVAL},
+		{"live frames with data", "xdp", "xdp_ctx", Raw{DataIn: frame(64), DataOut: make([]byte, 64), Flags: testXDPLiveFrames},
+			"Raw.DataOut: 64 bytes: live frames have no output", unix.EINVAL},
+		{"live frames with context", "xdp", "xdp_ctx", Raw{DataIn: frame(64), CtxOut: make([]byte, 24), Flags: testXDPLiveFrames},
+			"Raw.CtxOut: 24 bytes: live frames have no output", unix.EINVAL},
+		{"large batch", "xdp", "xdp_ctx", Raw{DataIn: frame(64), BatchSize: 257, Flags: testXDPLiveFrames},
+			"Raw.BatchSize: 257: over the kernel's 256: argument list too long", unix.E2BIG},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := load(t, c.file, c.program)
+			_, err := c.raw.Run(o.Program)
+			wantError(t, err, c.text, c.is, RanNo)
+			if n := runs(t, o); n != 0 {
+				t.Errorf("ran %d times", n)
+			}
+		})
+	}
+}
+
+// TestRawShortOutput has results that do not fit: all that fits is there, and
+// the error says that the program ran.
+func TestRawShortOutput(t *testing.T) {
+	tc := load(t, "tc", "tc_verdict")
+	set(t, tc, "verdict", 0, uint32(5))
+	buf := make([]byte, 64)
+	for i := range buf {
+		buf[i] = 0xee
+	}
+	res, err := Raw{DataIn: frame(64), DataOut: buf[:10]}.Run(tc.Program)
+	wantError(t, err, "Raw.DataOut: 10 bytes: the output is larger: 64 bytes: no space left on device", unix.ENOSPC, RanYes)
+	if res.Retval != 5 || res.DataSizeOut != 64 {
+		t.Errorf("got %+v", res)
+	}
+	if string(buf[:10]) != string(frame(64)[:10]) {
+		t.Errorf("the start of the packet came out as %x", buf[:10])
+	}
+	for i, b := range buf[10:] {
+		if b != 0xee {
+			t.Fatalf("byte %d was written to", 10+i)
+		}
+	}
+	_, err = Raw{DataIn: frame(64), CtxOut: make([]byte, 8)}.Run(tc.Program)
+	wantError(t, err, "Raw.CtxOut: 8 bytes: the context is larger", unix.ENOSPC, RanYes)
+}
+
+// inheritedProgram is the argument that makes the test binary run what it
+// inherited, in place of its tests.
+const inheritedProgram = "run-inherited-program"
+
+// TestUnprivileged hands a loaded program to a process without a capability.
+func TestUnprivileged(t *testing.T) {
+	o := load(t, "xdp", "xdp_filter")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(uintptr(o.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "program")
+	defer file.Close()
+	cmd := exec.Command(exe, inheritedProgram)
+	cmd.ExtraFiles = []*os.File{file}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := string(out); got != "XDP_TX 53 bytes, loading: operation not permitted\n" {
+		if strings.Contains(got, "open the program: ") && strings.Contains(got, "not permitted") {
+			skipOnThisKernel(t, "programs without a capability", errors.New(strings.TrimSpace(got)))
+		}
+		t.Errorf("got %q", got)
+	}
+	if n := sum(t, o, "verdicts", uint32(XDPTX)); n != 1 {
+		t.Errorf("the program says it ran %d times", n)
+	}
+}
+
+// runInherited is the process of TestUnprivileged: it gives up all privilege,
+// and then runs the program that it was started with.
+func runInherited() {
+	err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(65534), syscall.Setuid(65534))
+	if err != nil {
+		fmt.Println("cannot give up privilege:", err)
+		os.Exit(1)
+	}
+	prog, err := ebpf.NewProgramFromFD(3)
+	if err != nil {
+		fmt.Println("open the program:", err)
+		os.Exit(0)
+	}
+	res, err := XDP{Packet: udp4(somewhere, 7, []byte("hello world")...)}.Run(prog)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(0)
+	}
+	_, err = nothing(ebpf.SocketFilter)
+	fmt.Printf("%s %s, loading: %v\n", res.Action, size(len(res.Packet)), unwrapped(err))
+	os.Exit(0)
+}
+
+// unwrapped is the errno at the bottom of an error.
+func unwrapped(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package progrun
+
+const raceEnabled = true

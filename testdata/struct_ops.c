@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Programs of bpf_dummy_ops, the one struct_ops whose programs can be tested:
+ * it exists for that alone, and refuses to be registered. Load the programs
+ * without the map that the variable dummy_ops stands for.
+ */
+#include "common.h"
+
+#include <bpf/bpf_tracing.h> /* needs the types that common.h includes */
+
+/* As the kernel has them. */
+struct bpf_dummy_ops_state {
+	int val;
+} __attribute__((preserve_access_index));
+
+struct bpf_dummy_ops {
+	int (*test_1)(struct bpf_dummy_ops_state *state);
+	int (*test_2)(struct bpf_dummy_ops_state *state, int a1,
+		      unsigned short a2, char a3, unsigned long a4);
+	int (*test_sleepable)(struct bpf_dummy_ops_state *state);
+};
+
+/*
+ * Out: the state before test_2, and its arguments. No map of its own: these
+ * programs may not call any helper, and so cannot look anything up.
+ */
+__u64 args[5];
+
+/* Replaces the value of the state and returns the one before, if there is one. */
+SEC("struct_ops/test_1")
+int BPF_PROG(test_1, struct bpf_dummy_ops_state *state)
+{
+	int before;
+
+	if (!state)
+		return 0xf2f3f4f5;
+	before = state->val;
+	state->val = 0x5a;
+	return before;
+}
+
+/* Adds the first number to the state; returns the sum of all numbers. */
+SEC("struct_ops/test_2")
+int BPF_PROG(test_2, struct bpf_dummy_ops_state *state, int a1,
+	     unsigned short a2, char a3, unsigned long a4)
+{
+	int before = state->val;
+
+	args[0] = (__u32)before;
+	args[1] = (__u32)a1;
+	args[2] = a2;
+	args[3] = (__u8)a3;
+	args[4] = a4;
+	state->val = before + a1;
+	return a1 + a2 + (__u8)a3 + (int)a4;
+}
+
+/* The same as test_1 without a null pointer, in a sleepable program (6.2). */
+SEC("struct_ops.s/test_sleepable")
+int BPF_PROG(test_sleepable, struct bpf_dummy_ops_state *state)
+{
+	int before = state->val;
+
+	state->val = 0x5a;
+	return before;
+}
+
+/* Tells the loader which program is which member. */
+SEC(".struct_ops.link")
+struct bpf_dummy_ops dummy_ops = {
+	.test_1 = (void *)test_1,
+	.test_2 = (void *)test_2,
+	.test_sleepable = (void *)test_sleepable,
+};
