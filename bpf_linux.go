@@ -1,6 +1,7 @@
 package progrun
 
 import (
+	"errors"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -26,51 +27,50 @@ func progRun(attr unsafe.Pointer, size uintptr) syscall.Errno {
 	return errno
 }
 
-// progRunBlocked is progRun on a thread whose signals are blocked. A loop that the
-// kernel gives up half-way because of a signal cannot be resumed, nor does
+// progRunBlocked is progRun on a thread whose signals are blocked. A loop that
+// the kernel gives up half-way because of a signal cannot be resumed, nor does
 // the kernel tell how far it came.
 func progRunBlocked(attr unsafe.Pointer, size uintptr) syscall.Errno {
+	runtime.LockOSThread()
 	var old unix.Sigset_t
-	if errno := blockSignals(&old); errno != 0 {
+	if errno := setSignals(allSignals(), &old); errno != 0 {
+		runtime.UnlockOSThread()
 		return errno
 	}
 	errno := progRun(attr, size)
-	restoreSignals(&old)
+	// Should the kernel refuse, the goroutine keeps the thread to itself: no
+	// other may inherit its mask.
+	if setSignals(&old, nil) == 0 {
+		runtime.UnlockOSThread()
+	}
 	return errno
 }
 
-// blockSignals wires the goroutine to its thread, and blocks all signals there
-// but the one that the Go runtime interrupts every thread with, for
-// [syscall.AllThreadsSyscall]: a process whose threads block that one hangs.
-func blockSignals(old *unix.Sigset_t) syscall.Errno {
+// allSignals are all but the one with which the Go runtime interrupts every
+// thread for [syscall.AllThreadsSyscall]: a process whose threads block that
+// one hangs.
+func allSignals() *unix.Sigset_t {
 	const allThreadsSyscall = 33
-	var block unix.Sigset_t
-	for i := range block.Val {
-		block.Val[i] = ^block.Val[i]
+	set := new(unix.Sigset_t)
+	for i := range set.Val {
+		set.Val[i] = ^set.Val[i]
 	}
-	const bits = 8 * int(unsafe.Sizeof(block.Val[0]))
-	block.Val[(allThreadsSyscall-1)/bits] &^= 1 << ((allThreadsSyscall - 1) % bits)
+	const bits = 8 * int(unsafe.Sizeof(set.Val[0]))
+	set.Val[(allThreadsSyscall-1)/bits] &^= 1 << ((allThreadsSyscall - 1) % bits)
+	return set
+}
 
-	runtime.LockOSThread()
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &block, old); err != nil {
-		runtime.UnlockOSThread()
+// setSignals sets the mask of the calling thread.
+func setSignals(blocked, old *unix.Sigset_t) syscall.Errno {
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, blocked, old); err != nil {
 		return errnoOf(err)
 	}
 	return 0
 }
 
-// restoreSignals undoes blockSignals. Should the kernel refuse, the goroutine
-// keeps the thread to itself: no other may inherit its mask.
-func restoreSignals(old *unix.Sigset_t) {
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, old, nil); err == nil {
-		runtime.UnlockOSThread()
-	}
-}
-
-// errnoOf is the errno in an error of x/sys/unix.
+// errnoOf is the errno in an error, EINVAL if there is none.
 func errnoOf(err error) syscall.Errno {
-	if errno, ok := err.(syscall.Errno); ok {
-		return errno
-	}
-	return unix.EINVAL
+	errno := unix.EINVAL
+	errors.As(err, &errno)
+	return errno
 }

@@ -150,6 +150,12 @@ func (c *call) ran(errno syscall.Errno) Ran {
 			return RanYes
 		}
 		return RanNo
+	case syscall.ENOMEM:
+		// For XDP all memory is there before the run, but for that of live frames.
+		if c.prog.Type() == ebpf.XDP && c.flags&testXDPLiveFrames == 0 {
+			return RanNo
+		}
+		return RanMaybe
 	case syscall.EINVAL, syscall.E2BIG, syscall.ENODEV, syscall.ENXIO, syscall.ERANGE, syscall.EBADF,
 		syscall.EAFNOSUPPORT, syscall.EPROTO, syscall.EMSGSIZE, syscall.EPERM, enotsupp:
 		return RanNo

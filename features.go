@@ -179,12 +179,14 @@ var xdpLiveFrames = probe{name: "XDP live frames", typ: ebpf.XDP, since: "5.18",
 // See [HaveXDPContext] for what it returns.
 func HaveXDPLiveFrames() error { return xdpLiveFrames.result() }
 
-// haveXDPLiveFrames is HaveXDPLiveFrames, asked of a program at hand.
+// haveXDPLiveFrames is HaveXDPLiveFrames, asked of a program at hand. A program
+// that the kernel does not run at all cannot tell; then the field batch_size
+// does, which came with live frames.
 func haveXDPLiveFrames(prog *ebpf.Program) bool {
 	if xdpLiveFrames.known.Load() == unknown && liveFramesOn(uint32(prog.FD())) == syscall.E2BIG {
 		xdpLiveFrames.known.Store(yes)
 	}
-	return xdpLiveFrames.result() == nil
+	return xdpLiveFrames.known.Load() == yes || knowsBatchSize()
 }
 
 // liveFramesOn asks for a batch too large. Kernels that ignore the flag refuse
@@ -316,6 +318,31 @@ func dryXDPOn(fd, dataSize, metadata, linear uint32) syscall.Errno {
 	return a.ask()
 }
 
+// largestLive is the largest packet of a live frame behind this much metadata,
+// found by bisection.
+func largestLive(prog *ebpf.Program, metadata uint32) uint32 {
+	s := scratch.Get().(*[]byte)
+	defer scratch.Put(s)
+	return largest(ethHLen, uint32(os.Getpagesize()), func(n uint32) bool {
+		ctx := xdpMD{data: metadata, dataEnd: metadata + n, ingressIfindex: noIfindex}
+		a := on(uint32(prog.FD()), (*s)[:metadata+n], nil).withContext(view(&ctx), nil)
+		a.flags = testXDPLiveFrames
+		return a.ask() == syscall.ENODEV
+	})
+}
+
+// largest bisects for the largest number that is legal: legal is, illegal is not.
+func largest(legal, illegal uint32, isLegal func(uint32) bool) uint32 {
+	for illegal-legal > 1 {
+		if n := (legal + illegal) / 2; isLegal(n) {
+			legal = n
+		} else {
+			illegal = n
+		}
+	}
+	return legal
+}
+
 // largestMetadata is how much metadata the kernel takes, or 0 if it takes none
 // or cannot be asked. The limits there were: see xdp_metalen_invalid and
 // bpf_prog_test_run_xdp.
@@ -346,15 +373,7 @@ func skbTooLarge(prog *ebpf.Program, n uint32) bool {
 	return drySKB(prog, 64) == syscall.ENODEV && drySKB(prog, n) != syscall.ENODEV
 }
 
-// largestSKB finds the largest packet by bisection.
+// largestSKB finds the largest packet.
 func largestSKB(prog *ebpf.Program) uint32 {
-	legal, illegal := uint32(64), uint32((maxFrags+1)*os.Getpagesize())
-	for illegal-legal > 1 {
-		if n := (legal + illegal) / 2; drySKB(prog, n) == syscall.ENODEV {
-			legal = n
-		} else {
-			illegal = n
-		}
-	}
-	return legal
+	return largest(64, uint32(maxPacket()), func(n uint32) bool { return drySKB(prog, n) == syscall.ENODEV })
 }

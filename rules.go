@@ -308,7 +308,10 @@ var xdpRules = []rule{
 		}},
 	{errno: syscall.EINVAL, field: "data_size_in", value: packetValue,
 		text:   "the packet is too large for a live frame",
-		broken: func(c *call) bool { return c.flags == testXDPLiveFrames && c.dataSizeIn-c.meta() > 3216-4 }},
+		broken: liveTooLarge,
+		limit: func(c *call) string {
+			return fmt.Sprintf(": at most %d bytes here", largestLive(c.prog, c.meta()))
+		}},
 	{errno: syscall.EINVAL, field: "ctx.rx_queue_index", value: ctxValue(16),
 		text:   "the interface has no such receive queue",
 		broken: func(c *call) bool { return c.u32(16) != 0 }},
@@ -334,6 +337,13 @@ func metadataLimit(c *call) string {
 		return fmt.Sprintf(", at most %d here", most)
 	}
 	return ""
+}
+
+func liveTooLarge(c *call) bool {
+	if c.flags != testXDPLiveFrames || c.meta()%4 != 0 || c.meta() > largestMetadata(c.prog) {
+		return false
+	}
+	return c.dataSizeIn > c.meta() && c.dataSizeIn-c.meta() > largestLive(c.prog, c.meta())
 }
 
 func xdpBeyondPage(c *call) bool {

@@ -54,8 +54,8 @@ type XDPResult struct {
 	Action XDPAction
 	// Packet is the packet as it came out, and Metadata what then lay in
 	// front of it. Both lie in the Out of the request where that was large
-	// enough. On kernels without XDP contexts ([HaveXDPContext]) metadata
-	// that the program made is the start of Packet.
+	// enough. Kernels without XDP contexts ([HaveXDPContext]) do not hand back
+	// metadata.
 	Packet, Metadata []byte
 	// LinearSize is how many bytes of Packet were in the linear part, or 0
 	// where the kernel has no XDP contexts.

@@ -1,0 +1,38 @@
+//go:build !linux
+
+package progrun
+
+import (
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// Held keeps a program in the kernel's XDP dispatcher, on Linux.
+type Held struct{}
+
+// Hold keeps an XDP program in the kernel's XDP dispatcher, on Linux.
+func Hold(prog *ebpf.Program) (*Held, error) {
+	return nil, &Error{Request: "Hold", Rule: "XDP programs run on Linux only", Err: unsupported{enotsupp}}
+}
+
+// Close does nothing.
+func (*Held) Close() error { return nil }
+
+func onThread(f func() bool) { f() }
+
+type netNS struct{}
+
+func openNetNS(int) (netNS, error) { return netNS{}, nil }
+
+func (netNS) close() {}
+
+type liveThread struct{}
+
+func (*liveThread) enter(netNS, int) error { return unsupported{enotsupp} }
+
+func (*liveThread) leave() bool { return true }
+
+func sleepUntil(*liveRun, time.Time) {}
+
+func (*Held) holds(*ebpf.Program) bool { return false }

@@ -1,0 +1,658 @@
+package progrun
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+)
+
+// traffic gives the frames of testdata/traffic.pcap, a classic little-endian
+// capture.
+func traffic(t testing.TB) [][]byte {
+	t.Helper()
+	file, err := os.ReadFile("testdata/traffic.pcap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(file) < 24 || binary.LittleEndian.Uint32(file) != 0xa1b2c3d4 {
+		t.Fatal("traffic.pcap is no little-endian pcap file")
+	}
+	var frames [][]byte
+	for rest := file[24:]; len(rest) > 0; {
+		n := 16 + int(binary.LittleEndian.Uint32(rest[8:]))
+		frames = append(frames, rest[16:n:n])
+		rest = rest[n:]
+	}
+	return frames
+}
+
+// TestXDPFilter runs the filter on what its rules are about.
+func TestXDPFilter(t *testing.T) {
+	o := load(t, "xdp", "xdp_filter")
+	for _, c := range []struct {
+		name   string
+		packet []byte
+		want   XDPAction
+	}{
+		{"neither IPv4 nor IPv6", frame(64), XDPPass},
+		{"UDP to DNS", udp4(somewhere, 53), XDPPass},
+		{"UDP to discard", udp4(somewhere, 9), XDPDrop},
+		{"UDP to echo", udp4(somewhere, 7), XDPTX},
+		{"UDP to discard, IPv6", udp6(9), XDPDrop},
+		{"UDP to echo, IPv6", udp6(7), XDPTX},
+		{"cut short", udp4(somewhere, 53)[:30], XDPAborted},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := sum(t, o, "verdicts", uint32(c.want))
+			res, err := XDP{Packet: c.packet}.Run(o.Program)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.Action != c.want {
+				t.Errorf("got %s, want %s", res.Action, c.want)
+			}
+			if c.want != XDPTX && !bytes.Equal(res.Packet, c.packet) {
+				t.Errorf("the packet came out as %x", res.Packet)
+			}
+			if len(res.Metadata) != 0 {
+				t.Errorf("got metadata: %x", res.Metadata)
+			}
+			if n := sum(t, o, "verdicts", uint32(c.want)) - before; n != 1 {
+				t.Errorf("the program counted %d times %s", n, c.want)
+			}
+		})
+	}
+}
+
+// TestXDPFilterTraffic runs the filter on a capture and compares its verdicts
+// with what each frame holds, and with the program's own count.
+func TestXDPFilterTraffic(t *testing.T) {
+	o := load(t, "xdp", "xdp_filter")
+	notPassed := map[int]XDPAction{
+		15: XDPDrop, 17: XDPDrop, // telnet, discard
+		16: XDPTX, 24: XDPTX, // echo, and in two VLAN tags
+		30: XDPDrop, 32: XDPDrop, 31: XDPTX, // the same over IPv6
+		40: XDPTX,                                                      // the first fragment of a packet for echo
+		38: XDPDrop,                                                    // the first fragment of a packet for discard
+		42: XDPAborted, 43: XDPAborted, 44: XDPAborted, 45: XDPAborted, // cut short in different headers
+	}
+	stripped := map[int]bool{19: true, 20: true, 21: true, 23: true} // VLAN 100
+	const vxlan = 18
+
+	frames := traffic(t)
+	if len(frames) != 46 {
+		t.Fatalf("%d frames", len(frames))
+	}
+	want := map[XDPAction]uint64{}
+	for i, packet := range frames {
+		action, ok := notPassed[i]
+		if !ok {
+			action = XDPPass
+		}
+		want[action]++
+		in := bytes.Clone(packet)
+		res, err := XDP{Packet: in}.Run(o.Program)
+		if err != nil {
+			t.Fatalf("frame %d: %v", i, err)
+		}
+		if res.Action != action {
+			t.Errorf("frame %d: got %s, want %s", i, res.Action, action)
+		}
+		if !bytes.Equal(in, packet) {
+			t.Errorf("frame %d: the input was written to", i)
+		}
+		if action == XDPTX {
+			continue
+		}
+		out := packet
+		switch {
+		case i == vxlan: // one TTL less, and the checksum one more
+			out = bytes.Clone(packet)
+			out[22]--
+			out[24]++
+		case stripped[i]:
+			out = append(bytes.Clone(packet[:12]), packet[16:]...)
+		}
+		if !bytes.Equal(res.Packet, out) {
+			t.Errorf("frame %d came out as\n%x, want\n%x", i, res.Packet, out)
+		}
+	}
+	for action, n := range want {
+		if got := sum(t, o, "verdicts", uint32(action)); got != n {
+			t.Errorf("the program counted %d times %s, want %d", got, action, n)
+		}
+	}
+}
+
+// TestXDPEcho has the program swap addresses and ports in the packet.
+func TestXDPEcho(t *testing.T) {
+	o := load(t, "xdp", "xdp_filter")
+	in := udp4(somewhere, 7, []byte("hello")...)
+	res, err := XDP{Packet: in}.Run(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Clone(in)
+	copy(want[0:6], in[6:12])
+	copy(want[6:12], in[0:6])
+	copy(want[26:30], in[30:34])
+	copy(want[30:34], in[26:30])
+	copy(want[34:36], in[36:38])
+	copy(want[36:38], in[34:36])
+	if res.Action != XDPTX || !bytes.Equal(res.Packet, want) {
+		t.Errorf("%s, came out as\n%x, want\n%x", res.Action, res.Packet, want)
+	}
+}
+
+// TestXDPVerdict hands back any number that a program returns.
+func TestXDPVerdict(t *testing.T) {
+	o := load(t, "xdp", "xdp_verdict")
+	for _, want := range []XDPAction{XDPAborted, XDPDrop, XDPPass, XDPTX, XDPRedirect, 5, 77, math.MaxUint32} {
+		set(t, o, "verdict", 0, uint32(want))
+		for _, noOutput := range []bool{false, true} {
+			res, err := XDP{Packet: frame(64), NoOutput: noOutput}.Run(o.Program)
+			if err != nil || res.Action != want {
+				t.Errorf("got %s, %v, want %s", res.Action, err, want)
+			}
+		}
+	}
+}
+
+// TestXDPRedirect does not redirect: the verdict is not acted on.
+func TestXDPRedirect(t *testing.T) {
+	o := load(t, "xdp", "xdp_redirect")
+	set(t, o, "target", 0, uint32(1))
+	res, err := XDP{Packet: frame(64)}.Run(o.Program)
+	if err != nil || res.Action != XDPRedirect {
+		t.Errorf("got %s, %v", res.Action, err)
+	}
+}
+
+func TestXDPMetadata(t *testing.T) {
+	need(t, HaveXDPContext())
+	o := load(t, "xdp", "xdp_meta")
+	most := int(largestMetadata(o.Program))
+	if most < 32 {
+		t.Fatalf("metadata can be at most %d bytes", most)
+	}
+	for _, n := range []int{4, 8, 32, most} {
+		for _, capacity := range []int{0, 64 + n, 1 << 14} {
+			metadata := make([]byte, n)
+			for i := range metadata {
+				metadata[i] = byte(0x80 + i)
+			}
+			want := bytes.Clone(metadata)
+			binary.NativeEndian.PutUint32(want, binary.NativeEndian.Uint32(want)+1)
+			packet := frame(64)
+			res, err := XDP{Packet: packet, Metadata: metadata, Out: make([]byte, 0, capacity)}.Run(o.Program)
+			if err != nil {
+				t.Fatalf("%d bytes: %v", n, err)
+			}
+			if !bytes.Equal(res.Metadata, want) || !bytes.Equal(res.Packet, packet) {
+				t.Errorf("%d bytes: metadata %x, packet %x", n, res.Metadata, res.Packet)
+			}
+			if cap(res.Metadata) != n {
+				t.Errorf("appending to %d bytes of metadata would write to the packet", n)
+			}
+			if metadata[0] != 0x80 {
+				t.Error("the request's metadata was written to")
+			}
+			if res.LinearSize != 64 {
+				t.Errorf("linear size %d, want 64", res.LinearSize)
+			}
+		}
+	}
+}
+
+// TestXDPMetadataOfProgram splits off metadata that only the program made.
+func TestXDPMetadataOfProgram(t *testing.T) {
+	o := load(t, "xdp", "xdp_meta")
+	made := binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, 0x11111111), 0x22222222)
+	res, err := XDP{Packet: frame(64)}.Run(o.Program)
+	if err != nil || res.Action != XDPPass {
+		t.Fatalf("%s, %v", res.Action, err)
+	}
+	if lacks(HaveXDPContext()) { // such kernels hand back the packet alone
+		if !bytes.Equal(res.Packet, frame(64)) || len(res.Metadata) != 0 {
+			t.Errorf("metadata %x, packet %x", res.Metadata, res.Packet)
+		}
+		return
+	}
+	if !bytes.Equal(res.Metadata, made) || !bytes.Equal(res.Packet, frame(64)) || res.LinearSize != 64 {
+		t.Errorf("metadata %x, packet %x, linear size %d", res.Metadata, res.Packet, res.LinearSize)
+	}
+}
+
+// TestXDPResize has programs that make the packet longer or shorter.
+func TestXDPResize(t *testing.T) {
+	for _, c := range []struct {
+		program string
+		delta   int32
+		in      []byte
+		want    []byte
+	}{
+		{"xdp_grow_head", 0, frame(64), append(bytes.Repeat([]byte{0xab}, 16), frame(64)...)},
+		{"xdp_grow_head", 0, frame(14), append(bytes.Repeat([]byte{0xab}, 16), frame(14)...)},
+		{"xdp_shrink_head", 0, frame(64), frame(64)[2:]},
+		{"xdp_grow_tail", 100, frame(64), append(frame(64), make([]byte, 100)...)},
+		{"xdp_grow_tail", -20, frame(64), frame(44)},
+		{"xdp_grow_tail", -50, frame(64), frame(14)},
+	} {
+		for _, capacity := range []int{0, len(c.in), 1 << 14} {
+			o := load(t, "xdp", c.program)
+			set(t, o, "delta", 0, c.delta)
+			res, err := XDP{Packet: c.in, Out: make([]byte, 0, capacity)}.Run(o.Program)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.Action != XDPPass || !bytes.Equal(res.Packet, c.want) {
+				t.Errorf("%s %d: %s, %x, want %x", c.program, c.delta, res.Action, res.Packet, c.want)
+			}
+		}
+	}
+}
+
+// pages is a packet that shows where each of its bytes belongs.
+func pages(n int) []byte {
+	b := frame(n)
+	for i := ethHLen; i < n; i++ {
+		b[i] = byte(i) ^ byte(i>>8)
+	}
+	return b
+}
+
+// TestXDPLargePackets runs on packets that spill into fragments, with a program
+// that knows about them and one that does not.
+func TestXDPLargePackets(t *testing.T) {
+	need(t, HaveXDPMultiBuffer())
+	if os.Getpagesize() != 4096 {
+		t.Skip("the sizes are those of pages of 4 KiB")
+	}
+	programs := map[string]*object{
+		"xdp_pass": load(t, "xdp", "xdp_pass"), "xdp_frags_pass": load(t, "xdp_frags", "xdp_frags_pass"),
+	}
+	for name, o := range programs {
+		for _, n := range []int{3520, 3521, 4096, 9000, 73152} {
+			for _, capacity := range []int{0, n, n + 8192} {
+				in := pages(n)
+				res, err := XDP{Packet: in, Out: make([]byte, 0, capacity)}.Run(o.Program)
+				if err != nil {
+					t.Fatalf("%s: %d bytes: %v", name, n, err)
+				}
+				if res.Action != XDPPass || !bytes.Equal(res.Packet, in) {
+					t.Errorf("%s: %d bytes: %s, came out as other %d bytes", name, n, res.Action, len(res.Packet))
+				}
+				if want := min(n, 3520); res.LinearSize != want {
+					t.Errorf("%s: %d bytes: linear size %d, want %d", name, n, res.LinearSize, want)
+				}
+				if res, err = (XDP{Packet: in, NoOutput: true}).Run(o.Program); err != nil || res.Action != XDPPass {
+					t.Errorf("%s: %d bytes, no output: %s, %v", name, n, res.Action, err)
+				}
+			}
+		}
+	}
+}
+
+// TestXDPLargePacketMetadata has metadata take room of the linear part or in
+// front of it, and the rest of the packet still come out whole.
+func TestXDPLargePacketMetadata(t *testing.T) {
+	need(t, HaveXDPMultiBuffer())
+	o := load(t, "xdp", "xdp_meta")
+	for _, n := range []int{64, 3516, 3520, 3521, 9000, 70000} {
+		in := pages(n)
+		res, err := XDP{Packet: in, Metadata: []byte{1, 1, 1, 1, 2, 2, 2, 2}}.Run(o.Program)
+		if err != nil {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+		if want := binary.NativeEndian.AppendUint32(nil, 0x01010102); !bytes.Equal(res.Metadata, append(want, 2, 2, 2, 2)) {
+			t.Errorf("%d bytes: metadata %x", n, res.Metadata)
+		}
+		if !bytes.Equal(res.Packet, in) {
+			t.Errorf("%d bytes: came out as other %d bytes", n, len(res.Packet))
+		}
+	}
+}
+
+// TestXDPLargePacketsGrow changes the length of packets in their last fragment,
+// which grows to the end of its page.
+func TestXDPLargePacketsGrow(t *testing.T) {
+	need(t, HaveXDPMultiBuffer())
+	o := load(t, "xdp_frags", "xdp_frags_tail")
+	for _, c := range []struct{ n, delta int }{
+		{3521, 10}, {3521, 4095}, {9000, 2712}, {9000, -100}, {9000, -6000}, {73152, -1},
+	} {
+		set(t, o, "delta", 0, int32(c.delta))
+		in := pages(c.n)
+		res, err := XDP{Packet: in}.Run(o.Program)
+		if err != nil || res.Action != XDPPass {
+			t.Errorf("%+d to %d bytes: %s, %v", c.delta, c.n, res.Action, err)
+			continue
+		}
+		want := in[:min(c.n, c.n+c.delta)]
+		want = append(want[:len(want):len(want)], make([]byte, max(0, c.delta))...)
+		if !bytes.Equal(res.Packet, want) {
+			t.Errorf("%+d to %d bytes: got other %d bytes", c.delta, c.n, len(res.Packet))
+		}
+	}
+}
+
+func TestXDPLinearSize(t *testing.T) {
+	need(t, HaveXDPLinearSize())
+	o := load(t, "xdp_frags", "xdp_frags_len")
+	for _, c := range []struct {
+		packet, metadata, linear, want int
+	}{
+		{64, 0, 0, 64}, {64, 0, 14, 14}, {64, 0, 64, 64}, {64, 4, 14, 14}, {64, 8, 0, 64},
+		{9000, 0, 100, 100}, {9000, 4, 100, 100}, {9000, 0, 9000, 3520}, {9000, 0, 0, 3520},
+	} {
+		in := pages(c.packet)
+		res, err := XDP{Packet: in, Metadata: make([]byte, c.metadata), LinearSize: c.linear}.Run(o.Program)
+		if err != nil {
+			t.Errorf("%+v: %v", c, err)
+			continue
+		}
+		if !bytes.Equal(res.Packet, in) || len(res.Metadata) != c.metadata {
+			t.Errorf("%+v: packet or metadata differ", c)
+		}
+		seen := int(get[uint32](t, o, "seen", 1))
+		if n := get[uint32](t, o, "seen", 0); int(n) != c.packet {
+			t.Errorf("%+v: the program saw %d bytes", c, n)
+		}
+		if seen != c.want || res.LinearSize != c.want {
+			t.Errorf("%+v: the program saw %d linear bytes, the result has %d", c, seen, res.LinearSize)
+		}
+	}
+}
+
+// TestXDPLinearSizeLacking says of a kernel that it has no such thing.
+func TestXDPLinearSizeLacking(t *testing.T) {
+	needPrivilege(t)
+	if !lacks(HaveXDPLinearSize()) {
+		t.Skip("this kernel has it")
+	}
+	o := load(t, "xdp", "xdp_ctx")
+	_, err := XDP{Packet: frame(64), LinearSize: 14}.Run(o.Program)
+	wantError(t, err, "progrun: XDP.", ebpf.ErrNotSupported, RanNo)
+	wantError(t, err, "this kernel ", unix.EINVAL, RanNo)
+	if n := runs(t, o); n != 0 {
+		t.Errorf("ran %d times", n)
+	}
+}
+
+// TestXDPOut follows a buffer: it is used from its start if it is large enough
+// for the result, never beyond that, and left alone otherwise.
+func TestXDPOut(t *testing.T) {
+	for program, want := range map[string][]byte{
+		"xdp_pass":        frame(64),
+		"xdp_grow_head":   append(bytes.Repeat([]byte{0xab}, 16), frame(64)...),
+		"xdp_shrink_head": frame(64)[2:],
+	} {
+		o := load(t, "xdp", program)
+		checkOut(t, program, want, func(out []byte) ([]byte, error) {
+			res, err := XDP{Packet: frame(64), Out: out}.Run(o.Program)
+			return res.Packet, err
+		})
+	}
+}
+
+// checkOut runs with output buffers of many lengths and capacities, whose
+// memory goes on after their end.
+func checkOut(t *testing.T, program string, want []byte, run func(out []byte) ([]byte, error)) {
+	t.Helper()
+	const guard = 0xee
+	n := len(want)
+	straight := 64 + 4*os.Getpagesize() // surely enough for the kernel to write into
+	for _, capacity := range []int{0, 1, n - 1, n, n + 1, 100, 4095, 4096, 64 + xdpHeadroom + 4095, 64 + xdpHeadroom + 4096, straight - 1, straight, straight + 1} {
+		for _, length := range []int{0, min(10, capacity)} {
+			t.Run(fmt.Sprintf("%s/%d of %d bytes", program, length, capacity), func(t *testing.T) {
+				buf := bytes.Repeat([]byte{guard}, straight+100)
+				packet, err := run(buf[:length:capacity])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(packet, want) {
+					t.Fatalf("got  %x\nwant %x", packet, want)
+				}
+				used := 0
+				if &packet[0] == &buf[0] {
+					used = n
+				}
+				if (used > 0) != (capacity >= n) {
+					t.Errorf("%d bytes lie in Out, which has room for %d of %d", used, capacity, n)
+				}
+				for i, b := range buf[used:] {
+					if b != guard {
+						t.Fatalf("byte %d of Out's memory was written to", used+i)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestXDPNoOut gives each result memory of its own.
+func TestXDPNoOut(t *testing.T) {
+	o := load(t, "xdp", "xdp_pass")
+	first, err := XDP{Packet: frame(64)}.Run(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (XDP{Packet: bytes.Repeat([]byte{1}, 64)}).Run(o.Program); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(first.Packet, frame(64)) {
+		t.Errorf("a later run changed the result of the first: %x", first.Packet)
+	}
+}
+
+// TestXDPNoOutput gives the action alone, and leaves Out alone.
+func TestXDPNoOutput(t *testing.T) {
+	o := load(t, "xdp", "xdp_ctx")
+	out := []byte{1, 2, 3}
+	res, err := XDP{Packet: frame(64), NoOutput: true, Out: out[:0]}.Run(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Action != XDPPass || res.Packet != nil || res.Metadata != nil || res.LinearSize != 0 {
+		t.Errorf("got %+v", res)
+	}
+	if !bytes.Equal(out, []byte{1, 2, 3}) {
+		t.Errorf("Out was written to: %v", out)
+	}
+	if n := runs(t, o); n != 1 {
+		t.Errorf("ran %d times", n)
+	}
+}
+
+// TestXDPRepeat shows that the packet is not reset between runs.
+func TestXDPRepeat(t *testing.T) {
+	o := load(t, "xdp", "xdp_shrink_head")
+	for _, c := range []struct{ repeat, want int }{{0, 62}, {1, 62}, {2, 60}, {10, 44}} {
+		res, err := XDP{Packet: frame(64), Repeat: c.repeat}.Run(o.Program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(res.Packet, frame(64)[64-c.want:]) {
+			t.Errorf("repeat %d: %d bytes, want %d", c.repeat, len(res.Packet), c.want)
+		}
+	}
+	ctx := load(t, "xdp", "xdp_ctx")
+	res, err := XDP{Packet: frame(64), Repeat: 1000}.Run(ctx.Program)
+	if err != nil || res.PerRun <= 0 {
+		t.Errorf("the mean time of a run is %v, %v", res.PerRun, err)
+	}
+	if n := runs(t, ctx); n != 1000 {
+		t.Errorf("ran %d times, want 1000", n)
+	}
+}
+
+// TestXDPIngress shows the program the interface and queue of the request.
+func TestXDPIngress(t *testing.T) {
+	need(t, HaveXDPContext())
+	o := load(t, "xdp", "xdp_ctx")
+	for _, ifindex := range []int{0, 1} {
+		var err error
+		inNetNS(t, func() { // where loopback is all there is, and has number 1
+			_, err = XDP{Packet: frame(100), IngressIfindex: ifindex}.Run(o.Program)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in, queue, n := get[uint32](t, o, "seen", 0), get[uint32](t, o, "seen", 1), get[uint32](t, o, "seen", 2); in != 1 || queue != 0 || n != 100 {
+			t.Errorf("the program saw interface %d, queue %d, %d bytes", in, queue, n)
+		}
+	}
+}
+
+// TestXDPRefusals holds that nothing runs on a bad request, and that the error
+// tells why. On a kernel without XDP contexts the requests that need one are
+// refused for that.
+func TestXDPRefusals(t *testing.T) {
+	const tooMany = 1 << 32
+	for _, c := range []struct {
+		name string
+		xdp  XDP
+		text string
+		is   error
+		ctx  bool // the kernel must take contexts to say so
+	}{
+		{"no packet", XDP{}, "XDP.Packet: 0 bytes: a packet begins with a 14-byte Ethernet header: invalid argument", unix.EINVAL, false},
+		{"13 bytes", XDP{Packet: frame(13)}, "XDP.Packet: 13 bytes: a packet begins with a 14-byte Ethernet header: invalid argument", unix.EINVAL, false},
+		{"1 byte and metadata", XDP{Packet: frame(1), Metadata: make([]byte, 16)}, "XDP.Packet: 1 byte: ", unix.EINVAL, false},
+		{"larger than any kernel takes", XDP{Packet: make([]byte, maxPacket()+1)}, "no kernel takes more than " + size(maxPacket()) + ": cannot allocate memory", unix.ENOMEM, false},
+		{"larger with metadata", XDP{Packet: make([]byte, maxPacket()), Metadata: make([]byte, 4)}, "no kernel takes more than ", unix.ENOMEM, false},
+		{"metadata of 3 bytes", XDP{Packet: frame(64), Metadata: make([]byte, 3)}, "XDP.Metadata: 3 bytes: metadata is a multiple of 4 bytes, at most %d here: invalid argument", unix.EINVAL, true},
+		{"metadata of 5 bytes", XDP{Packet: frame(64), Metadata: make([]byte, 5)}, "XDP.Metadata: 5 bytes: metadata is a multiple of 4 bytes, at most %d here: invalid argument", unix.EINVAL, true},
+		{"metadata of 300 bytes", XDP{Packet: frame(64), Metadata: make([]byte, 300)}, "XDP.Metadata: 300 bytes: metadata is a multiple of 4 bytes, at most %d here: invalid argument", unix.EINVAL, true},
+		{"queue without interface", XDP{Packet: frame(64), RxQueueIndex: 1}, "XDP.RxQueueIndex: 1: a receive queue needs an interface: invalid argument", unix.EINVAL, true},
+		{"queue beyond the interface's", XDP{Packet: frame(64), IngressIfindex: 1, RxQueueIndex: 1}, "XDP.RxQueueIndex: 1: the interface has no such receive queue: invalid argument", unix.EINVAL, true},
+		{"largest queue", XDP{Packet: frame(64), IngressIfindex: 1, RxQueueIndex: math.MaxInt32}, "XDP.RxQueueIndex: 2147483647: the interface has no such receive queue: invalid argument", unix.EINVAL, true},
+		{"no such interface", XDP{Packet: frame(64), IngressIfindex: 4242}, "XDP.IngressIfindex: 4242: no such interface in this thread's network namespace: no such device", unix.ENODEV, true},
+		{"largest interface", XDP{Packet: frame(64), IngressIfindex: math.MaxInt32}, "XDP.IngressIfindex: 2147483647: no such interface", unix.ENODEV, true},
+		{"negative repeat", XDP{Packet: frame(64), Repeat: -1}, "XDP.Repeat: -1: it cannot be negative: invalid argument", unix.EINVAL, false},
+		{"negative queue", XDP{Packet: frame(64), RxQueueIndex: -1}, "XDP.RxQueueIndex: -1: it cannot be negative: invalid argument", unix.EINVAL, false},
+		{"negative interface", XDP{Packet: frame(64), IngressIfindex: -1}, "XDP.IngressIfindex: -1: it cannot be negative: invalid argument", unix.EINVAL, false},
+		{"negative linear size", XDP{Packet: frame(64), LinearSize: -1}, "XDP.LinearSize: -1: must be between 0 and the packet's 64 bytes: invalid argument", unix.EINVAL, false},
+		{"linear size beyond the packet", XDP{Packet: frame(64), LinearSize: 65}, "XDP.LinearSize: 65: must be between 0 and the packet's 64 bytes: invalid argument", unix.EINVAL, false},
+		{"over-large linear size", XDP{Packet: frame(64), LinearSize: math.MaxInt}, "must be between 0 and the packet's 64 bytes", unix.EINVAL, false},
+		{"over-large repeat", XDP{Packet: frame(64), Repeat: overLarge(tooMany)}, "XDP.Repeat: 4294967296: it can be at most 4294967295: invalid argument", unix.EINVAL, false},
+		{"over-large queue", XDP{Packet: frame(64), RxQueueIndex: overLarge(tooMany)}, "XDP.RxQueueIndex: 4294967296: it can be at most 4294967295: invalid argument", unix.EINVAL, false},
+		{"over-large interface", XDP{Packet: frame(64), IngressIfindex: overLarge(1 << 31)}, "XDP.IngressIfindex: 2147483648: it can be at most 2147483647: invalid argument", unix.EINVAL, false},
+		{"too many fragments with an interface", XDP{Packet: make([]byte, 18*os.Getpagesize()), IngressIfindex: 1}, "more fragments would leak a reference", unix.ENOMEM, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if strings.Contains(c.name, "over-large") && c.xdp.Repeat+c.xdp.RxQueueIndex+c.xdp.IngressIfindex+c.xdp.LinearSize == 0 {
+				t.Skip("an int of 32 bits cannot be that large")
+			}
+			o := load(t, "xdp", "xdp_ctx")
+			text, is := c.text, c.is
+			if c.ctx && lacks(HaveXDPContext()) {
+				text, is = "this kernel takes no XDP context (Linux 5.15)", ebpf.ErrNotSupported
+			} else if strings.Contains(text, "%d") {
+				text = fmt.Sprintf(text, largestMetadata(o.Program))
+			}
+			var err error
+			inNetNS(t, func() { _, err = c.xdp.Run(o.Program) })
+			wantError(t, err, text, is, RanNo)
+			if n := runs(t, o); n != 0 {
+				t.Errorf("ran %d times", n)
+			}
+		})
+	}
+}
+
+// overLarge is n as an int, or 0 where an int cannot hold it.
+func overLarge(n int64) int {
+	if int64(int(n)) != n {
+		return 0
+	}
+	return int(n)
+}
+
+// TestXDPSmallPackets runs on the smallest packets that there are.
+func TestXDPSmallPackets(t *testing.T) {
+	o := load(t, "xdp", "xdp_ctx")
+	for _, n := range []int{14, 15} {
+		res, err := XDP{Packet: frame(n)}.Run(o.Program)
+		if err != nil || !bytes.Equal(res.Packet, frame(n)) {
+			t.Errorf("%d bytes: %x, %v", n, res.Packet, err)
+		}
+		if seen := get[uint32](t, o, "seen", 2); int(seen) != n {
+			t.Errorf("%d bytes: the program saw %d", n, seen)
+		}
+	}
+	if n := runs(t, o); n != 2 {
+		t.Errorf("ran %d times, want 2", n)
+	}
+}
+
+// TestXDPTooLarge asks the kernel, which alone knows its limit.
+func TestXDPTooLarge(t *testing.T) {
+	o := load(t, "xdp", "xdp_ctx")
+	if os.Getpagesize() != 4096 {
+		t.Skip("the sizes are those of pages of 4 KiB")
+	}
+	if lacks(HaveXDPMultiBuffer()) {
+		for _, n := range []int{4096, 9000} {
+			_, err := XDP{Packet: frame(n)}.Run(o.Program)
+			wantError(t, err, fmt.Sprintf("XDP.Packet: %d bytes: this kernel runs XDP programs on packets of at most one page (more since Linux 5.18)", n), ebpf.ErrNotSupported, RanNo)
+		}
+	} else {
+		const text = "XDP.Packet: 73153 bytes: the packet needs more fragments than a packet has (17 unless the kernel was built with more): cannot allocate memory"
+		_, err := XDP{Packet: frame(73153)}.Run(o.Program)
+		wantError(t, err, text, unix.ENOMEM, RanNo)
+	}
+	if n := runs(t, o); n != 0 {
+		t.Errorf("ran %d times", n)
+	}
+}
+
+// TestXDPMetadataLimit finds that the limit which errors tell is the kernel's.
+func TestXDPMetadataLimit(t *testing.T) {
+	need(t, HaveXDPContext())
+	o := load(t, "xdp", "xdp_ctx")
+	most := int(largestMetadata(o.Program))
+	if _, err := (XDP{Packet: frame(64), Metadata: make([]byte, most)}).Run(o.Program); err != nil {
+		t.Errorf("metadata of %d bytes: %v", most, err)
+	}
+	_, err := XDP{Packet: frame(64), Metadata: make([]byte, most+4)}.Run(o.Program)
+	wantError(t, err, fmt.Sprintf("XDP.Metadata: %d bytes: metadata is a multiple of 4 bytes, at most %d here", most+4, most), unix.EINVAL, RanNo)
+	if n := runs(t, o); n != 1 {
+		t.Errorf("ran %d times, want 1", n)
+	}
+}
+
+// TestXDPDevmapProgram is refused by the kernel without a reason in the request.
+func TestXDPDevmapProgram(t *testing.T) {
+	needPrivilege(t)
+	for _, attach := range []ebpf.AttachType{ebpf.AttachXDPDevMap, ebpf.AttachXDPCPUMap} {
+		t.Run(attach.String(), func(t *testing.T) {
+			prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+				Type: ebpf.XDP, AttachType: attach, License: "MIT",
+				Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, int32(XDPPass)), asm.Return()},
+			})
+			if errors.Is(err, unix.EINVAL) {
+				skipOnThisKernel(t, "programs of "+attach.String(), err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer prog.Close()
+			_, err = XDP{Packet: frame(64)}.Run(prog)
+			text := "the program is for a devmap or a cpumap, or bound to a device: the kernel does not run such programs"
+			if lacks(HaveXDPContext()) { // and so cannot be asked whether the program is to blame
+				text = "the kernel does not say why, and no rule is known that the request breaks"
+			}
+			wantError(t, err, "progrun: XDP: "+text+": invalid argument", unix.EINVAL, RanNo)
+		})
+	}
+}
