@@ -20,9 +20,17 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == inheritedProgram {
-		runInherited()
+	if len(os.Args) > 1 {
+		switch os.Args[1] { // for tests that need another process
+		case inheritedProgram:
+			runInherited()
+		case unheldRun:
+			runUnheld()
+		case endlessRun:
+			runEndless()
+		}
 	}
+	errFirstThread = fromFirstThread()
 	if err := rlimit.RemoveMemlock(); err != nil && privileged() {
 		fmt.Fprintln(os.Stderr, "cannot raise the limit of locked memory, which old kernels count maps in:", err)
 		os.Exit(1)
@@ -212,16 +220,14 @@ func wantError(t *testing.T, err error, text string, is error, ran Ran) {
 func inNetNS(t testing.TB, f func()) {
 	t.Helper()
 	needPrivilege(t)
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
+	var err error
+	onThread(func() bool {
+		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
 			f()
 		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+		return false // so the thread ends
+	})
+	if err != nil {
 		t.Fatalf("make a network namespace: %v", err)
 	}
 }
@@ -746,23 +752,7 @@ const inheritedProgram = "run-inherited-program"
 // TestUnprivileged hands a loaded program to a process without a capability.
 func TestUnprivileged(t *testing.T) {
 	o := load(t, "xdp", "xdp_filter")
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd, err := unix.FcntlInt(uintptr(o.FD()), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := os.NewFile(uintptr(fd), "program")
-	defer file.Close()
-	cmd := exec.Command(exe, inheritedProgram)
-	cmd.ExtraFiles = []*os.File{file}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if got := string(out); got != "XDP_TX 53 bytes, loading: operation not permitted\n" {
+	if got := inherit(t, o, inheritedProgram); got != "XDP_TX 53 bytes, loading: operation not permitted\n" {
 		if strings.Contains(got, "open the program: ") && strings.Contains(got, "not permitted") {
 			skipOnThisKernel(t, "programs without a capability", errors.New(strings.TrimSpace(got)))
 		}
@@ -773,9 +763,38 @@ func TestUnprivileged(t *testing.T) {
 	}
 }
 
-// runInherited is the process of TestUnprivileged: it gives up all privilege,
-// and then runs the program that it was started with.
-func runInherited() {
+// inherit runs this test binary with a program as descriptor 3, and gives its
+// output.
+func inherit(t *testing.T, o *object, what string) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, what)
+	cmd.ExtraFiles = []*os.File{descriptor(t, o)}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+// descriptor is a file for a program, which another process can inherit.
+func descriptor(t *testing.T, o *object) *os.File {
+	t.Helper()
+	fd, err := unix.FcntlInt(uintptr(o.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "program")
+	t.Cleanup(func() { file.Close() })
+	return file
+}
+
+// withoutPrivilege gives up all privilege of this process, and opens the
+// program that it inherited.
+func withoutPrivilege() *ebpf.Program {
 	err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(65534), syscall.Setuid(65534))
 	if err != nil {
 		fmt.Println("cannot give up privilege:", err)
@@ -786,6 +805,12 @@ func runInherited() {
 		fmt.Println("open the program:", err)
 		os.Exit(0)
 	}
+	return prog
+}
+
+// runInherited is the process of TestUnprivileged.
+func runInherited() {
+	prog := withoutPrivilege()
 	res, err := XDP{Packet: udp4(somewhere, 7, []byte("hello world")...)}.Run(prog)
 	if err != nil {
 		fmt.Println(err)

@@ -80,8 +80,10 @@ type Live struct {
 	// BatchSize is how many frames the kernel handles at a time: 0 means 64,
 	// and 256 is the most (E2BIG).
 	BatchSize int
-	// PerCall is the most frames that one call of the kernel runs; 0 leaves
-	// that to the run, which makes calls of a few milliseconds.
+	// PerCall is how many frames one call of the kernel runs; the last call,
+	// and those at a Rate, may run fewer. A call under way goes on when the
+	// context ends. 0 leaves it to the run, which makes calls of a few
+	// milliseconds.
 	PerCall int
 	// Rate is how many frames a second to run, over all CPUs; 0 means as
 	// many as can be. Frames are spread evenly, in bursts of at most one
@@ -309,7 +311,7 @@ type liveRun struct {
 	fd       uint32
 	deadline time.Time // of ctx
 	batch    int64
-	perCall  int64 // at most so many frames a call
+	perCall  int64 // frames a call, at most
 	paced    int64 // frames a call at Rate, or 0
 
 	held    bool
@@ -351,7 +353,11 @@ func (r *liveRun) needsHold() bool {
 	if r.perCall == 1 || r.paced == 1 || r.Frames == 1 {
 		return false
 	}
-	return r.Frames == 0 || r.Frames > min(r.perCall, r.firstCall()) || r.ctx.Done() != nil || len(r.workers) > 1
+	first := r.firstCall()
+	if r.PerCall > 0 {
+		first = r.perCall
+	}
+	return r.Frames == 0 || r.Frames > first || r.ctx.Done() != nil || len(r.workers) > 1
 }
 
 // firstCall is how many frames a worker begins with, to learn what they cost.
@@ -544,13 +550,16 @@ func (w *liveWorker) loop() {
 	r := w.run
 	data, ctx := r.input()
 	calls := callSizer{run: r, next: r.firstCall()}
+	if r.PerCall > 0 {
+		calls.next = r.perCall
+	}
 	pace := newPace(r)
 	for {
 		want := calls.next
 		if r.paced > 0 {
 			want = pace.wait(w)
 		}
-		n := w.take(min(want, r.perCall))
+		n := w.take(want)
 		if n == 0 {
 			return
 		}
@@ -629,6 +638,9 @@ func (c *callSizer) learn(w *liveWorker, n int64, took, frames time.Duration) {
 		}
 		w.slow.Store(c.costs == 5)
 	}
+	if c.run.PerCall > 0 {
+		return
+	}
 	aim := callTime
 	if !c.run.held || w.slow.Load() {
 		aim, took = longCallTime, frames
@@ -645,8 +657,9 @@ func (c *callSizer) learn(w *liveWorker, n int64, took, frames time.Duration) {
 // those that could not be run within a batch's time are given up.
 type pace struct {
 	run      *liveRun
-	interval float64 // ns a frame
-	due      float64 // when the next frame is, in ns since the start
+	interval float64       // ns a frame
+	due      float64       // when the next frame is, in ns since the start
+	late     time.Duration // what sleeps have been late lately
 }
 
 func newPace(r *liveRun) pace {
@@ -665,7 +678,7 @@ func (p *pace) wait(w *liveWorker) int64 {
 	// The first frame of a call is due at p.due, and the last one when the
 	// call may begin.
 	at := time.Duration(p.due + float64(least-1)*p.interval)
-	sleepUntil(p.run, p.run.start.Add(at))
+	p.sleepUntil(p.run.start.Add(at))
 	now := float64(time.Since(p.run.start))
 	n := int64((now-p.due)/p.interval) + 1
 	if late := n - p.run.batch; late > 0 {
@@ -673,8 +686,8 @@ func (p *pace) wait(w *liveWorker) int64 {
 		p.due += float64(late) * p.interval
 	}
 	n = max(1, min(n, p.run.batch))
-	if p.run.notHeld != nil {
-		n = 1
+	if !p.run.held {
+		n = 1 // any more would cost the dispatcher's time
 	}
 	n = min(n, p.run.perCall)
 	p.due += float64(n) * p.interval

@@ -289,20 +289,25 @@ func (t *liveThread) leave() bool {
 	return ok
 }
 
-// sleepUntil waits for a moment, or less if the run ends before.
-func sleepUntil(r *liveRun, at time.Time) {
+// sleepUntil waits for a moment, or less if the run ends before. The last bit
+// is spent spinning: as much as sleeps are late here, which can be a tick of
+// the kernel.
+func (p *pace) sleepUntil(at time.Time) {
 	const (
-		nap  = 5 * time.Millisecond  // how often to look whether the run has ended
-		spin = 60 * time.Microsecond // what a sleep may be late
+		nap  = 5 * time.Millisecond // how often to look whether the run has ended
+		spin = 60 * time.Microsecond
 	)
-	for !r.ended() {
-		left := time.Until(at)
+	for !p.run.ended() {
+		begin := time.Now()
+		left := at.Sub(begin)
 		if left <= 0 {
 			return
 		}
-		if left > spin {
-			ts := unix.NsecToTimespec(int64(min(left-spin, nap)))
+		if left -= max(p.late, spin); left > 0 {
+			left = min(left, nap)
+			ts := unix.NsecToTimespec(int64(left))
 			_ = unix.Nanosleep(&ts, nil) // cut short by a signal, it is tried again
+			p.late = max(time.Since(begin)-left, p.late-p.late/16)
 		}
 	}
 }

@@ -33,6 +33,6 @@ func (*liveThread) enter(netNS, int) error { return unsupported{enotsupp} }
 
 func (*liveThread) leave() bool { return true }
 
-func sleepUntil(*liveRun, time.Time) {}
+func (*pace) sleepUntil(time.Time) {}
 
 func (*Held) holds(*ebpf.Program) bool { return false }

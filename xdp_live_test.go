@@ -2,13 +2,17 @@ package progrun
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime"
 	"runtime/pprof"
-	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +20,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -94,8 +99,7 @@ func inNS(t testing.TB, fd int, f func()) {
 // take XDP frames, and counts them.
 func (w *wire) count(t testing.TB) *object {
 	t.Helper()
-	o := load(t, "xdp", "xdp_count")
-	set(t, o, "verdict", 0, uint32(XDPDrop))
+	o := load(t, "xdp", "xdp_count_ours")
 	inNS(t, w.b, func() { attachXDP(t, o.Program, w.ifB, link.XDPDriverMode) })
 	return o
 }
@@ -165,4 +169,852 @@ func TestLiveCounts(t *testing.T) {
 		})
 	}
 }
-var _ = []any{errors.New, signal.Notify, runtime.GC, pprof.StartCPUProfile, io.Discard, strings.Cut, sync.OnceFunc, syscall.Kill}
+
+// liveCount is what the program itself counted.
+func liveCount(t testing.TB, o *object) int64 { return int64(sum(t, o, "frames", 0)) }
+
+// wantExact holds that the stats tell what the program counted, and no less
+// than was asked for.
+func wantExact(t *testing.T, o *object, stats LiveStats, err error, frames int64) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+	if n := liveCount(t, o); n != stats.Frames || stats.Uncertain != 0 || n != frames {
+		t.Errorf("asked for %d frames, the program saw %d, the stats say %d and up to %d more", frames, n, stats.Frames, stats.Uncertain)
+	}
+}
+
+// many is a number of frames that takes a while, less so under emulation.
+func many() int64 {
+	if emulated {
+		return 200_000
+	}
+	return 5_000_000
+}
+
+// disturb calls f every so often until the test has ended.
+func disturb(t *testing.T, every time.Duration, f func()) {
+	stop := make(chan struct{})
+	var done sync.WaitGroup
+	done.Add(1)
+	go func() {
+		defer done.Done()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(every):
+				f()
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); done.Wait() })
+}
+
+// signalThreads sends a signal to every thread of this process.
+func signalThreads(t *testing.T, sig syscall.Signal) {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Error(err)
+	}
+	for _, task := range tasks {
+		if tid, err := strconv.Atoi(task.Name()); err == nil {
+			_ = unix.Tgkill(unix.Getpid(), tid, sig) // the thread may be gone
+		}
+	}
+}
+
+func TestLiveExactUnderSignals(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	ignored := make(chan os.Signal, 1)
+	signal.Notify(ignored, unix.SIGUSR1, unix.SIGCHLD, unix.SIGWINCH)
+	t.Cleanup(func() { signal.Stop(ignored) })
+	disturb(t, 500*time.Microsecond, func() {
+		_ = unix.Kill(unix.Getpid(), unix.SIGUSR1)
+		signalThreads(t, unix.SIGCHLD)
+		signalThreads(t, unix.SIGURG)
+		signalThreads(t, unix.SIGWINCH)
+	})
+	stats, err := Live{Packet: frame(64), Frames: many()}.Run(soon(t), o.Program)
+	wantExact(t, o, stats, err, many())
+}
+
+func TestLiveExactUnderProfile(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	if err := pprof.StartCPUProfile(io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	defer pprof.StopCPUProfile()
+	disturb(t, time.Microsecond, func() {
+		for range 100_000 {
+			runtime.Gosched()
+		}
+	})
+	stats, err := Live{Packet: frame(64), Frames: many()}.Run(soon(t), o.Program)
+	wantExact(t, o, stats, err, many())
+}
+
+func TestLiveExactUnderGC(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	disturb(t, time.Microsecond, runtime.GC)
+	stats, err := Live{Packet: frame(64), Frames: many(), CPUs: []int{0, 1}}.Run(soon(t), o.Program)
+	wantExact(t, o, stats, err, many())
+}
+
+// wantHonest holds that the true count is within what the stats say.
+func wantHonest(t *testing.T, o *object, stats LiveStats, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+	if n := liveCount(t, o); n < stats.Frames || n > stats.Frames+stats.Uncertain {
+		t.Errorf("the program saw %d frames, the stats say %d and up to %d more", n, stats.Frames, stats.Uncertain)
+	}
+}
+
+// TestLiveAllThreadsSyscall interrupts calls with the one signal that cannot
+// be blocked.
+func TestLiveAllThreadsSyscall(t *testing.T) {
+	if cgo {
+		t.Skip("syscall.AllThreadsSyscall is not there with cgo")
+	}
+	for _, perCall := range []int{0, 64} {
+		o := loadLive(t, "xdp_drop")
+		disturb(t, 2*time.Millisecond, func() {
+			if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != 0 {
+				t.Error(errno)
+			}
+		})
+		frames := many() / 5
+		stats, err := Live{Packet: frame(64), Frames: frames, PerCall: perCall}.Run(soon(t), o.Program)
+		wantHonest(t, o, stats, err)
+		if perCall != 0 {
+			wantExact(t, o, stats, err, frames)
+		}
+		if n := liveCount(t, o); n > frames {
+			t.Errorf("%d frames of %d: some were sent twice", n, frames)
+		}
+	}
+}
+
+// TestLiveStopped has another process stop and continue this one.
+func TestLiveStopped(t *testing.T) {
+	for _, perCall := range []int{0, 64} {
+		o := loadLive(t, "xdp_drop")
+		stopper := exec.Command("sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do kill -STOP $0; kill -CONT $0; sleep 0.02; done", strconv.Itoa(os.Getpid()))
+		if err := stopper.Start(); err != nil {
+			t.Fatal(err)
+		}
+		frames := many()
+		stats, err := Live{Packet: frame(64), Frames: frames, PerCall: perCall}.Run(soon(t), o.Program)
+		if err := stopper.Wait(); err != nil {
+			t.Error(err)
+		}
+		wantHonest(t, o, stats, err)
+		if perCall != 0 {
+			wantExact(t, o, stats, err, frames)
+		}
+	}
+}
+
+// TestLiveCancel looks at the program's counter 10 ms after the context ended,
+// and again later: nothing may have come.
+func TestLiveCancel(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		live Live
+	}{
+		{"as fast as it goes", Live{}},
+		{"two workers", Live{CPUs: []int{0, 1}}},
+		{"paced", Live{Rate: 100_000}},
+		{"one a second", Live{Rate: 1}},
+		{"one a call", Live{PerCall: 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := loadLive(t, "xdp_drop")
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			type result struct {
+				stats LiveStats
+				err   error
+			}
+			done := make(chan result)
+			c.live.Packet = frame(64)
+			go func() {
+				stats, err := c.live.Run(ctx, o.Program)
+				done <- result{stats, err}
+			}()
+			for liveCount(t, o) == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(100 * time.Millisecond)
+			cancel()
+			time.Sleep(10 * time.Millisecond)
+			early := liveCount(t, o)
+			r := <-done
+			if late := liveCount(t, o); late != early && !emulated {
+				t.Errorf("%d frames left later than 10 ms after the context ended", late-early)
+			}
+			wantExact(t, o, r.stats, r.err, r.stats.Frames)
+		})
+	}
+}
+
+func TestLiveDeadlineIsADuration(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	stats, err := Live{Packet: frame(64)}.Run(ctx, o.Program)
+	wantExact(t, o, stats, err, stats.Frames)
+	if !emulated && (stats.Wall < 200*time.Millisecond || stats.Wall > 310*time.Millisecond) {
+		t.Errorf("ran for %v", stats.Wall)
+	}
+}
+
+// TestLiveContextEndsFirst asks for more frames than there is time for: the
+// stats are valid beside the error.
+func TestLiveContextEndsFirst(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	stats, err := Live{Packet: frame(64), Frames: 1 << 50}.Run(ctx, o.Program)
+	wantError(t, err, "progrun: Live.Frames: 1125899906842624: the context ended after ", context.DeadlineExceeded, RanYes)
+	wantExact(t, o, stats, nil, stats.Frames)
+
+	before := liveCount(t, o)
+	stats, err = Live{Packet: frame(64), Frames: 10}.Run(ctx, o.Program)
+	wantError(t, err, "the context ended after 0: context deadline exceeded", context.DeadlineExceeded, RanNo)
+	if n := liveCount(t, o); n != before || stats.Frames != 0 {
+		t.Errorf("%d frames after the context had ended", n-before)
+	}
+}
+
+func TestLivePace(t *testing.T) {
+	for _, c := range []struct {
+		rate    int
+		workers []int
+	}{
+		{10, nil}, {1000, nil}, {100_000, nil}, {100_000, []int{0, 1}}, {1_000_000, nil},
+	} {
+		t.Run(fmt.Sprint(c.rate, c.workers), func(t *testing.T) {
+			o := loadLive(t, "xdp_drop")
+			duration := 2 * time.Second
+			if emulated {
+				duration = 300 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), duration)
+			defer cancel()
+			stats, err := Live{Packet: frame(64), Rate: c.rate, CPUs: c.workers}.Run(ctx, o.Program)
+			wantExact(t, o, stats, err, stats.Frames)
+			if emulated {
+				return
+			}
+			// The time before the first frame is not the run's.
+			want := float64(c.rate) * stats.Wall.Seconds()
+			if got := float64(stats.Frames + stats.Missed); got < want*0.99-1 || got > want*1.01+2 {
+				t.Errorf("ran %d and missed %d frames in %v, want %.0f", stats.Frames, stats.Missed, stats.Wall, want)
+			}
+			t.Logf("%d missed of %.0f; %d calls, %v", stats.Missed, want, stats.Calls, stats.LimitedBy)
+		})
+	}
+}
+
+// TestLivePaceWithoutMakingUp asks for more than the machine can do.
+func TestLivePaceWithoutMakingUp(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	stats, err := Live{Packet: frame(64), Rate: 1e9}.Run(ctx, o.Program)
+	wantExact(t, o, stats, err, stats.Frames)
+	if stats.Missed == 0 || stats.LimitedBy != LimitCPU {
+		t.Errorf("1,000,000,000 frames a second and none missed: %+v", stats)
+	}
+}
+
+func TestLiveRefusals(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		live Live
+		text string
+		is   error
+	}{
+		{"no packet", Live{Frames: 1}, "Live.Packet: 0 bytes: a packet begins with a 14-byte Ethernet header", unix.EINVAL},
+		{"short packet", Live{Packet: frame(13), Frames: 1}, "Live.Packet: 13 bytes", unix.EINVAL},
+		{"long packet", Live{Packet: frame(4000), Frames: 1}, "Live.Packet: 4000 bytes: the packet is too large for a live frame: at most 3", unix.EINVAL},
+		{"huge packet", Live{Packet: frame(1 << 20), Frames: 1}, "Live.Packet: 1048576 bytes: a live frame fits in a page", unix.EINVAL},
+		{"metadata", Live{Packet: frame(64), Metadata: make([]byte, 5), Frames: 1}, "Live.Metadata: 5 bytes: metadata is a multiple of 4 bytes, at most ", unix.EINVAL},
+		{"much metadata", Live{Packet: frame(64), Metadata: make([]byte, 300), Frames: 1}, "Live.Metadata: 300 bytes: metadata is a multiple of 4 bytes, at most ", unix.EINVAL},
+		{"batch", Live{Packet: frame(64), Frames: 1, BatchSize: 257}, "progrun: Live.BatchSize: 257: over the kernel's 256: argument list too long", unix.E2BIG},
+		{"negative batch", Live{Packet: frame(64), Frames: 1, BatchSize: -1}, "Live.BatchSize: -1: it cannot be negative", unix.EINVAL},
+		{"negative frames", Live{Packet: frame(64), Frames: -1}, "Live.Frames: -1: it cannot be negative", unix.EINVAL},
+		{"endless", Live{Packet: frame(64)}, "Live.Frames: 0: the run would never end, for its context cannot", unix.EINVAL},
+		{"per call", Live{Packet: frame(64), Frames: 1, PerCall: -1}, "Live.PerCall: -1", unix.EINVAL},
+		{"rate", Live{Packet: frame(64), Frames: 1, Rate: -1}, "Live.Rate: -1", unix.EINVAL},
+		{"high rate", Live{Packet: frame(64), Frames: 1, Rate: 1e9 + 1}, "Live.Rate: 1000000001: it can be at most 1000000000", unix.EINVAL},
+		{"interval", Live{Packet: frame(64), Frames: 1, ProgressInterval: -1}, "Live.ProgressInterval: -1ns", unix.EINVAL},
+		{"interface", Live{Packet: frame(64), Frames: 10, Ifindex: 12345}, "Live.Ifindex: 12345: no such interface", unix.ENODEV},
+		{"negative interface", Live{Packet: frame(64), Frames: 1, Ifindex: -1}, "Live.Ifindex: -1", unix.EINVAL},
+		{"offline CPU", Live{Packet: frame(64), Frames: 1, CPUs: []int{0, 1000}}, "Live.CPUs: 1000: no such CPU is online, or this process may not use it", unix.EINVAL},
+		{"CPU beyond all", Live{Packet: frame(64), Frames: 1, CPUs: []int{1 << 20}}, "Live.CPUs: 1048576: no such CPU is online", unix.EINVAL},
+		{"negative CPU", Live{Packet: frame(64), Frames: 1, CPUs: []int{-1}}, "Live.CPUs: -1: it cannot be negative", unix.EINVAL},
+		{"CPU twice", Live{Packet: frame(64), Frames: 1, CPUs: []int{0, 0}}, "Live.CPUs: 0: a CPU cannot have two workers", unix.EINVAL},
+		{"no namespace", Live{Packet: frame(64), Frames: 1, NetNS: 12345}, "Live.NetNS: 12345: no such file is open", unix.EBADF},
+		{"not a namespace", Live{Packet: frame(64), Frames: 1, NetNS: 2}, "Live.NetNS: 2: not a network namespace", unix.EINVAL},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := loadLive(t, "xdp_drop")
+			_, err := c.live.Run(context.Background(), o.Program)
+			wantError(t, err, c.text, c.is, RanNo)
+			if n := liveCount(t, o); n != 0 {
+				t.Errorf("%d frames ran", n)
+			}
+		})
+	}
+}
+
+func TestLiveUnsupported(t *testing.T) {
+	o := load(t, "xdp", "xdp_drop")
+	if HaveXDPLiveFrames() == nil {
+		t.Skip("this kernel has live frames")
+	}
+	_, err := Live{Packet: frame(64), Frames: 1}.Run(context.Background(), o.Program)
+	wantError(t, err, "progrun: Live: this kernel has no live frames (Linux 5.18): not supported", ebpf.ErrNotSupported, RanNo)
+	_, err = Raw{DataIn: frame(64), Flags: testXDPLiveFrames}.Run(o.Program)
+	wantError(t, err, "Raw.Flags: 0x2: this kernel has no live frames, and would ignore the flag", ebpf.ErrNotSupported, RanNo)
+	if n := liveCount(t, o); n != 0 {
+		t.Errorf("the program ran %d times", n)
+	}
+}
+
+func TestLiveOfDevmapProgram(t *testing.T) {
+	need(t, HaveXDPLiveFrames())
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, AttachType: ebpf.AttachXDPDevMap,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}, License: "MIT"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prog.Close()
+	_, err = Live{Packet: frame(64), Frames: 1}.Run(context.Background(), prog)
+	wantError(t, err, "Live: the program is for a devmap or a cpumap, or bound to a device", unix.EINVAL, RanNo)
+}
+
+func TestLiveProgress(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	var last LiveStats
+	calls := 0
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	stats, err := Live{Packet: frame(64), ProgressInterval: 20 * time.Millisecond, Progress: func(s LiveStats) {
+		calls++
+		if s.Frames < last.Frames || s.Wall <= last.Wall || len(s.Workers) != 1 {
+			t.Errorf("after %+v came %+v", last, s)
+		}
+		last = s
+	}}.Run(ctx, o.Program)
+	wantExact(t, o, stats, err, stats.Frames)
+	if calls < 3 || last.Frames == 0 || last.Frames > stats.Frames {
+		t.Errorf("%d calls, the last with %+v, and in the end %+v", calls, last, stats)
+	}
+}
+
+// TestLiveProgressNeverReturns has a callback that panics, and one that ends
+// its goroutine: the run must end as if it had not been.
+func TestLiveProgressNeverReturns(t *testing.T) {
+	for name, quit := range map[string]func(){
+		"panic":  func() { panic("enough") },
+		"Goexit": runtime.Goexit,
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := loadLive(t, "xdp_drop")
+			done := make(chan any)
+			go func() {
+				defer func() { done <- recover() }()
+				_, _ = Live{Packet: frame(64), ProgressInterval: time.Millisecond,
+					Progress: func(LiveStats) { quit() }}.Run(soon(t), o.Program)
+			}()
+			<-done
+			before := liveCount(t, o)
+			time.Sleep(20 * time.Millisecond)
+			if after := liveCount(t, o); after != before {
+				t.Errorf("%d frames after the end", after-before)
+			}
+			wantNothingHeld(t, o)
+		})
+	}
+}
+
+// wantNothingHeld holds that no link is left on a program.
+func wantNothingHeld(t *testing.T, o *object) {
+	t.Helper()
+	if n := linksOn(t, o); n != 0 {
+		t.Errorf("%d links on the program are left", n)
+	}
+}
+
+func linksOn(t *testing.T, o *object) int {
+	id, err := programID(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	it := new(link.Iterator)
+	defer it.Close()
+	for it.Next() {
+		if info, err := it.Link.Info(); err == nil && info.Program == id {
+			n++
+		}
+	}
+	if err := it.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestHold(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	before := readlink(t, "/proc/self/ns/net")
+	h, err := Hold(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := linksOn(t, o); n != 1 {
+		t.Errorf("%d links on a held program", n)
+	}
+	begin := time.Now()
+	for range 20 {
+		if _, err := (XDP{Packet: frame(64), Repeat: 2, NoOutput: true}).Run(o.Program); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(begin); took > 100*time.Millisecond && !emulated {
+		t.Errorf("20 calls of a held program took %v", took)
+	}
+	stats, err := Live{Packet: frame(64), Frames: 1000, PerCall: 100, Held: h}.Run(soon(t), o.Program)
+	if err != nil || !stats.Held || stats.Frames != 1000 || stats.Calls != 10 {
+		t.Errorf("got %+v, %v", stats, err)
+	}
+	other := loadLive(t, "xdp_pass")
+	_, err = Live{Packet: frame(64), Frames: 1, Held: h}.Run(soon(t), other.Program)
+	wantError(t, err, "Live.Held: the hold is on another program", unix.EINVAL, RanNo)
+	if err := errors.Join(h.Close(), h.Close()); err != nil {
+		t.Error(err)
+	}
+	wantNothingHeld(t, o)
+	if after := readlink(t, "/proc/self/ns/net"); after != before {
+		t.Errorf("the process was in %s and is in %s", before, after)
+	}
+}
+
+func readlink(t *testing.T, name string) string {
+	t.Helper()
+	s, err := os.Readlink(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestHoldOfOddPrograms holds programs that one might think cannot be held.
+func TestHoldOfOddPrograms(t *testing.T) {
+	need(t, HaveXDPLiveFrames())
+	frags := load(t, "xdp_frags", "xdp_frags_pass")
+	h, err := Hold(frags.Program)
+	if err != nil {
+		t.Errorf("a program with fragments: %v", err)
+	} else {
+		h.Close()
+	}
+
+	attached := loadLive(t, "xdp_drop")
+	inNetNS(t, func() { attachXDP(t, attached.Program, 1, link.XDPGenericMode) })
+	h, err = Hold(attached.Program)
+	if err != nil {
+		t.Errorf("a program that is attached elsewhere: %v", err)
+	} else {
+		h.Close()
+	}
+
+	tc := load(t, "tc", "tc_mark")
+	_, err = Hold(tc.Program)
+	wantError(t, err, "progrun: Hold: runs XDP programs, not SchedCLS", unix.EINVAL, RanNo)
+}
+
+// TestLiveUnheld runs in a process without a capability, which can hold
+// nothing: long calls, and the reason.
+func TestLiveUnheld(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	out := inherit(t, o, unheldRun)
+	want := "10000 frames, held false, limited by XDP dispatcher: progrun: Hold: cannot make a network namespace, " +
+		"which takes CAP_SYS_ADMIN and CAP_NET_ADMIN: operation not permitted\n" +
+		"at a rate: one frame a call true, held false\n"
+	if out != want {
+		t.Errorf("got  %s\nwant %s", out, want)
+	}
+}
+
+// unheldRun is the argument that makes the test binary do the part of
+// TestLiveUnheld that is done without capabilities.
+const unheldRun = "unheld-run"
+
+func runUnheld() {
+	prog := withoutPrivilege()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	s, err := Live{Packet: frame(64), Frames: 10_000}.Run(ctx, prog)
+	if err != nil {
+		fmt.Println(err)
+	}
+	fmt.Printf("%d frames, held %v, limited by %v: %v\n", s.Frames, s.Held, s.LimitedBy, s.NotHeld)
+	s, err = Live{Packet: frame(64), Frames: 2_000, Rate: 100_000}.Run(ctx, prog)
+	if err != nil {
+		fmt.Println(err)
+	}
+	fmt.Printf("at a rate: one frame a call %v, held %v\n", s.Calls == s.Frames, s.Held)
+	os.Exit(0)
+}
+
+// TestLiveKilled kills a process in the middle of a run, many times.
+func TestLiveKilled(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	prog := descriptor(t, o)
+	kills := 100
+	if emulated {
+		kills = 5
+	}
+	for i := range kills {
+		cmd := exec.Command(exe, endlessRun)
+		cmd.ExtraFiles = []*os.File{prog}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		before := liveCount(t, o)
+		for deadline := time.Now().Add(20 * time.Second); liveCount(t, o) == before; {
+			if time.Now().After(deadline) {
+				t.Fatal("the process runs nothing")
+			}
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Duration(i%10) * time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	// Links go when their file is released, which may be a moment later.
+	for range 100 {
+		if linksOn(t, o) == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	wantNothingHeld(t, o)
+}
+
+// endlessRun is the argument that makes the test binary run live frames with
+// the program that it inherited until it is killed.
+const endlessRun = "endless-run"
+
+func runEndless() {
+	prog, err := ebpf.NewProgramFromFD(3)
+	if err != nil {
+		panic(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_, err = Live{Packet: frame(64)}.Run(ctx, prog)
+	panic(err)
+}
+
+// TestLiveThreads looks at the threads of the process before and after: mask,
+// CPUs and namespace are as they were, and the first thread was never changed.
+func TestLiveThreads(t *testing.T) {
+	w := newWire(t, 1)
+	o := loadLive(t, "xdp_drop")
+	before := threads(t)
+	for range 5 {
+		stats, err := Live{Packet: frame(64), Frames: 1000, NetNS: w.a, Ifindex: w.ifA, CPUs: []int{1}}.Run(soon(t), o.Program)
+		if err != nil || stats.Frames != 1000 {
+			t.Fatalf("%+v, %v", stats, err)
+		}
+	}
+	first := before[strconv.Itoa(os.Getpid())]
+	var changed string
+	for range 100 { // a thread that ends looks odd for a moment
+		changed = ""
+		for tid, state := range threads(t) {
+			if state != first {
+				changed = fmt.Sprintf("thread %s is\n%s and the first was\n%s", tid, state, first)
+			}
+		}
+		if changed == "" {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error(changed)
+}
+
+// threads is the state of every thread, in words.
+func threads(t *testing.T) map[string]string {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := make(map[string]string)
+	for _, task := range tasks {
+		dir := "/proc/self/task/" + task.Name()
+		ns, err1 := os.Readlink(dir + "/ns/net")
+		status, err2 := os.ReadFile(dir + "/status")
+		if err1 != nil || err2 != nil {
+			continue // the thread has ended
+		}
+		state := ns
+		for line := range strings.Lines(string(status)) {
+			if strings.HasPrefix(line, "SigBlk:") || strings.HasPrefix(line, "Cpus_allowed_list:") {
+				state += " " + strings.TrimSpace(line)
+			}
+		}
+		states[task.Name()] = state
+	}
+	return states
+}
+
+// TestOnThread holds that work for a thread of its own is never done on the
+// process's first, not even if the goroutine that asks for it is there.
+func TestOnThread(t *testing.T) {
+	for range 100 {
+		onThread(func() bool {
+			if unix.Gettid() == unix.Getpid() {
+				t.Error("on the first thread")
+			}
+			return true
+		})
+	}
+	if errFirstThread != nil {
+		t.Error(errFirstThread)
+	}
+}
+
+// errFirstThread is what TestMain found, which runs on the first thread.
+var errFirstThread = errors.New("TestMain did not look")
+
+// init keeps the first thread for TestMain.
+func init() { runtime.LockOSThread() }
+
+// fromFirstThread asks for a thread while the only goroutine there is has the
+// process's first one, and then gives that up.
+func fromFirstThread() error {
+	defer runtime.UnlockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		return errors.New("TestMain is not on the first thread")
+	}
+	var err error
+	onThread(func() bool {
+		if unix.Gettid() == unix.Getpid() {
+			err = errors.New("a thread asked for on the first thread is the first thread")
+		}
+		return true
+	})
+	return err
+}
+
+// TestLiveNamespaceOfCaller has workers join the calling thread's namespace.
+func TestLiveNamespaceOfCaller(t *testing.T) {
+	w := newWire(t, 1)
+	o := loadLive(t, "xdp_drop")
+	inNS(t, w.a, func() {
+		stats, err := Live{Packet: frame(64), Frames: 1000, Ifindex: w.ifA}.Run(soon(t), o.Program)
+		if err != nil || stats.Frames != 1000 {
+			t.Errorf("%+v, %v", stats, err)
+		}
+	})
+	stats, err := Live{Packet: frame(64), Frames: 1000, Ifindex: w.ifA, NetNS: w.b}.Run(soon(t), o.Program)
+	if w.ifA != w.ifB && err == nil {
+		t.Errorf("interface %d of one namespace was found in another: %+v", w.ifA, stats)
+	}
+}
+
+func TestLiveTX(t *testing.T) {
+	w := newWire(t, 1)
+	far, o := w.count(t), loadLive(t, "xdp_tx")
+	stats, err := Live{Packet: frame(64), Frames: 10_000, Ifindex: w.ifA, NetNS: w.a}.Run(soon(t), o.Program)
+	wantExact(t, o, stats, err, 10_000)
+	wantSoon(t, far, 10_000)
+}
+
+// wantSoon waits for frames at the far end, which are taken from its ring
+// after the run.
+func wantSoon(t *testing.T, far *object, frames int64) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); liveCount(t, far) < frames && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	if n := liveCount(t, far); n != frames {
+		t.Errorf("%d of %d frames arrived", n, frames)
+	}
+}
+
+func TestLiveRedirect(t *testing.T) {
+	for _, program := range []string{"xdp_redirect", "xdp_redirect_map"} {
+		t.Run(program, func(t *testing.T) {
+			w := newWire(t, 1)
+			far, o := w.count(t), loadLive(t, program)
+			if program == "xdp_redirect" {
+				set(t, o, "target", 0, uint32(w.ifA))
+			} else {
+				inNS(t, w.a, func() { set(t, o, "devmap", 0, uint32(w.ifA)) }) // looked up as it is put
+			}
+			stats, err := Live{Packet: frame(64), Frames: 10_000, NetNS: w.a}.Run(soon(t), o.Program)
+			wantExact(t, o, stats, err, 10_000)
+			wantSoon(t, far, 10_000)
+		})
+	}
+}
+
+// TestLiveSilentLoss sends to a veth whose peer takes no XDP frames: no error,
+// and nothing arrives, until the peer has a program.
+func TestLiveSilentLoss(t *testing.T) {
+	w := newWire(t, 1)
+	o := loadLive(t, "xdp_tx")
+	run := func() {
+		stats, err := Live{Packet: frame(64), Frames: 1000, Ifindex: w.ifA, NetNS: w.a}.Run(soon(t), o.Program)
+		if err != nil || stats.Frames != 1000 {
+			t.Errorf("%+v, %v", stats, err)
+		}
+	}
+	run()
+	inNS(t, w.b, func() {
+		l, err := netlink.LinkByIndex(w.ifB)
+		if err != nil {
+			t.Error(err)
+		} else if n := l.Attrs().Statistics.RxPackets; n > 100 {
+			t.Errorf("%d frames arrived at a peer without XDP", n)
+		}
+	})
+	far := w.count(t)
+	run()
+	wantSoon(t, far, 1000)
+}
+
+// TestLivePass has frames delivered to a UDP socket.
+func TestLivePass(t *testing.T) {
+	w := newWire(t, 1)
+	o := loadLive(t, "xdp_pass")
+	packet := udp4([4]byte{198, 51, 100, 1}, 4242, []byte("live")...)
+	copy(packet, w.macA)
+	inNS(t, w.a, func() {
+		l, err := netlink.LinkByIndex(w.ifA)
+		if err == nil {
+			err = netlink.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(198, 51, 100, 1), Mask: net.CIDRMask(24, 32)}})
+		}
+		if err == nil {
+			err = netlink.RouteAdd(&netlink.Route{LinkIndex: w.ifA, Dst: &net.IPNet{IP: net.IPv4(192, 0, 2, 0).To4(), Mask: net.CIDRMask(24, 32)}})
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		conn, err := net.ListenPacket("udp4", "198.51.100.1:4242")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		const frames = 40 // a page each, they fit in the socket's buffer
+		if _, err := (Live{Packet: packet, Frames: frames, Ifindex: w.ifA}).Run(soon(t), o.Program); err != nil {
+			t.Error(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		buf := make([]byte, 100)
+		for i := range frames {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil || string(buf[:n]) != "live" || from.String() != "192.0.2.1:1234" {
+				t.Errorf("datagram %d: %q from %v, %v", i, buf[:n], from, err)
+				return
+			}
+		}
+	})
+}
+
+// TestLiveBatchIsDeliveredWhole has every frame of the largest batch arrive.
+func TestLiveBatchIsDeliveredWhole(t *testing.T) {
+	w := newWire(t, 1)
+	far, o := w.count(t), loadLive(t, "xdp_tx")
+	stats, err := Live{Packet: frame(64), Frames: 256, BatchSize: 256, PerCall: 256, Ifindex: w.ifA, NetNS: w.a}.Run(soon(t), o.Program)
+	wantExact(t, o, stats, err, 256)
+	if stats.Batches != 1 || stats.Calls != 1 {
+		t.Errorf("%d batches in %d calls", stats.Batches, stats.Calls)
+	}
+	wantSoon(t, far, 256)
+}
+
+// TestLivePagesAreNotRewritten edits a byte: within one call the program meets
+// its own edits.
+func TestLivePagesAreNotRewritten(t *testing.T) {
+	o := loadLive(t, "xdp_increment")
+	set(t, o, "verdict", 0, uint32(XDPDrop))
+	packet := frame(64)
+	packet[14] = 0
+	const frames = 160
+	if _, err := (Live{Packet: packet, Frames: frames, BatchSize: 4, PerCall: frames}).Run(soon(t), o.Program); err != nil {
+		t.Fatal(err)
+	}
+	// A page that the kernel takes afresh, as it does now and then, starts anew.
+	if n := get[uint32](t, o, "maximum", 0); n < 2 || n > frames {
+		t.Errorf("the byte was incremented up to %d, want it more than once", n)
+	}
+	if packet[14] != 0 {
+		t.Error("the caller's packet was written to")
+	}
+}
+
+func TestLiveMetadata(t *testing.T) {
+	need(t, HaveXDPLiveFrames())
+	w := newWire(t, 1)
+	far := w.count(t)
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "MIT", Instructions: asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, 8, asm.Word), // data_meta
+		asm.LoadMem(asm.R3, asm.R1, 0, asm.Word), // data
+		asm.Mov.Imm(asm.R0, int32(XDPDrop)),
+		asm.Mov.Reg(asm.R4, asm.R2),
+		asm.Add.Imm(asm.R4, 4),
+		asm.JGT.Reg(asm.R4, asm.R3, "exit"),
+		asm.LoadMem(asm.R5, asm.R2, 0, asm.Word),
+		asm.JNE.Imm(asm.R5, int32(binary.NativeEndian.Uint32([]byte{1, 2, 3, 4})), "exit"),
+		asm.Mov.Imm(asm.R0, int32(XDPTX)),
+		asm.Return().WithSymbol("exit"),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prog.Close()
+	stats, err := Live{Packet: frame(64), Metadata: []byte{1, 2, 3, 4}, Frames: 100, Ifindex: w.ifA, NetNS: w.a}.Run(soon(t), prog)
+	if err != nil || stats.Frames != 100 {
+		t.Errorf("%+v, %v", stats, err)
+	}
+	wantSoon(t, far, 100)
+}
+
+// TestLiveManyCPUs has two workers on a wire with two queues.
+func TestLiveManyCPUs(t *testing.T) {
+	w := newWire(t, 2)
+	o := loadLive(t, "xdp_tx")
+	w.count(t)
+	stats, err := Live{Packet: frame(64), Frames: 100_000, Ifindex: w.ifA, NetNS: w.a, CPUs: []int{0, 1}}.Run(soon(t), o.Program)
+	wantExact(t, o, stats, err, 100_000)
+	if len(stats.Workers) != 2 || stats.Workers[0].CPU != 0 || stats.Workers[1].CPU != 1 {
+		t.Fatalf("workers %+v", stats.Workers)
+	}
+	var perCPU []uint64
+	if err := o.maps["frames"].Lookup(uint32(0), &perCPU); err != nil {
+		t.Fatal(err)
+	}
+	for i, w := range stats.Workers {
+		if int64(perCPU[i]) != w.Frames {
+			t.Errorf("CPU %d saw %d frames, its worker says %d", i, perCPU[i], w.Frames)
+		}
+	}
+}

@@ -17,6 +17,7 @@
 
 #include "common.h"
 
+#define ETH_P_EXPERIMENT 0x88b5 /* IEEE 802 local experiments, of the tests */
 #define VLAN_VID_MASK 0x0fff
 #define VLAN_DEPTH 2 /* tags that the filter looks through */
 #define VLAN_STRIPPED 100 /* VLAN whose tag the filter removes */
@@ -391,6 +392,18 @@ int xdp_count(struct xdp_md *ctx)
 {
 	count_percpu(&frames, 0);
 	return parameter(&verdict);
+}
+
+/* Counts the frames of the tests, and not what the stack sends by itself. */
+SEC("xdp")
+int xdp_count_ours(struct xdp_md *ctx)
+{
+	struct ethhdr *eth = (void *)(long)ctx->data;
+
+	if ((void *)(eth + 1) <= (void *)(long)ctx->data_end &&
+	    eth->h_proto == bpf_htons(ETH_P_EXPERIMENT))
+		count_percpu(&frames, 0);
+	return XDP_DROP;
 }
 
 SEC("xdp")

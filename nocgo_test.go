@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package progrun
+
+const cgo = false
