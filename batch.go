@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 )
@@ -30,21 +32,39 @@ type BatchOptions struct {
 	// KeepGoing runs the inputs after one that failed too. Otherwise an error
 	// is the last that is yielded.
 	KeepGoing bool
+	// Workers is how many goroutines run the program, for programs to which
+	// the order of their inputs means nothing. Results come in the order of
+	// the inputs all the same, but in groups, and up to 128 inputs for each
+	// worker may have been pulled, and run, ahead of the one that was yielded
+	// last. 0 and 1 mean one worker, which runs nothing ahead.
+	Workers int
 }
 
+const (
+	groupSize    = 64 // inputs that a worker takes at a time
+	groupsAhead  = 2  // for each worker: one that it runs, one that waits
+	packetGrowth = 256
+)
+
 // Batch runs a program on many packets: req with each packet in place of its
-// own. It yields a result or an error for each, in order. Inputs are pulled
-// one by one, and nothing runs beyond the last one that was yielded:
+// own. It yields a result or an error for each, in order. With one worker,
+// inputs are pulled one by one, and nothing runs beyond the last one that was
+// yielded:
 //
 //	for res, err := range progrun.Batch(prog, progrun.XDP{}, packets, progrun.BatchOptions{}) {
 //
-// What a result points to is valid until the next one: all packets share one
-// output buffer, and the Out of req is not used. Memory does not grow with the
-// number of inputs.
+// A packet need only be valid until the next one is pulled. What a result
+// points to is valid until the next result: packets share output buffers, and
+// the Out of req is not used. Memory does not grow with the number of inputs,
+// and no goroutine outlives the loop.
 //
 // An error is an [*Error] whose Input is the number of the input, from 1.
 func Batch[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, packets iter.Seq[[]byte], opts BatchOptions) iter.Seq2[R, error] {
 	return func(yield func(R, error) bool) {
+		if opts.Workers > 1 {
+			batchInGroups(prog, req, packets, opts, yield)
+			return
+		}
 		s := scratch.Get().(*[]byte)
 		defer scratch.Put(s)
 		n := 0
@@ -59,6 +79,115 @@ func Batch[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, packets iter
 			}
 		}
 	}
+}
+
+// group is a number of consecutive inputs for one worker, and what became of
+// them. Its memory is used again for later ones.
+type group[R any] struct {
+	first  int // the number of the first input
+	inputs []input[R]
+	done   chan struct{}
+}
+
+type input[R any] struct {
+	packet, out []byte
+	res         R
+	err         error
+}
+
+// add copies a packet into the group.
+func (g *group[R]) add(packet []byte) {
+	n := len(g.inputs)
+	if n < cap(g.inputs) {
+		g.inputs = g.inputs[:n+1]
+	} else {
+		g.inputs = append(g.inputs, input[R]{})
+	}
+	in := &g.inputs[n]
+	in.packet = append(in.packet[:0], packet...)
+	if most := len(packet) + packetGrowth; cap(in.out) < most {
+		in.out = make([]byte, 0, most)
+	}
+}
+
+// batchInGroups is Batch with several workers. The caller's goroutine pulls
+// inputs, hands them out in groups, and yields the oldest group when there is
+// no room for another.
+func batchInGroups[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, packets iter.Seq[[]byte], opts BatchOptions, yield func(R, error) bool) {
+	ahead := groupsAhead * opts.Workers
+	work := make(chan *group[R], ahead)
+	var stopped atomic.Bool
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	defer close(work)
+	defer stopped.Store(true)
+	for range opts.Workers {
+		workers.Add(1)
+		go func() {
+			defer workers.Done()
+			for g := range work {
+				runGroup(prog, req, g, &stopped)
+			}
+		}()
+	}
+
+	var waiting []*group[R] // in the order of their inputs
+	free := &group[R]{first: 1, done: make(chan struct{}, 1)}
+	for packet := range packets {
+		if free.add(packet); len(free.inputs) < groupSize {
+			continue
+		}
+		work <- free
+		next := free.first + groupSize
+		waiting = append(waiting, free)
+		if len(waiting) < ahead {
+			free = &group[R]{done: make(chan struct{}, 1)}
+		} else {
+			free = waiting[0]
+			waiting = append(waiting[:0], waiting[1:]...)
+			if !free.yield(opts, yield) {
+				return
+			}
+		}
+		free.first, free.inputs = next, free.inputs[:0]
+	}
+	if len(free.inputs) > 0 {
+		work <- free
+		waiting = append(waiting, free)
+	}
+	for _, g := range waiting {
+		if !g.yield(opts, yield) {
+			return
+		}
+	}
+}
+
+// runGroup runs the inputs of a group, until someone says stop.
+func runGroup[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, g *group[R], stopped *atomic.Bool) {
+	for i := range g.inputs {
+		if stopped.Load() {
+			break
+		}
+		in := &g.inputs[i]
+		in.res, in.err = req.WithPacket(in.packet, in.out).Run(prog)
+	}
+	g.done <- struct{}{}
+}
+
+// yield waits for a group and yields what became of it. It reports whether to
+// go on.
+func (g *group[R]) yield(opts BatchOptions, yield func(R, error) bool) bool {
+	<-g.done
+	for i := range g.inputs {
+		in := &g.inputs[i]
+		if in.err != nil {
+			in.err = numbered(in.err, g.first+i)
+		}
+		if !yield(in.res, in.err) || in.err != nil && !opts.KeepGoing {
+			return false
+		}
+	}
+	return true
 }
 
 // numbered says in an error which input it was.
