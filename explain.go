@@ -39,7 +39,7 @@ func callOf(request string, names map[string]string, prog *ebpf.Program, a *attr
 		dataSizeOut: a.dataSizeOut, hasDataOut: a.dataOut.ptr != nil,
 		ctxSizeIn: a.ctxSizeIn, hasCtxIn: a.ctxIn.ptr != nil,
 		ctxSizeOut: a.ctxSizeOut, hasCtxOut: a.ctxOut.ptr != nil,
-		repeat: a.repeat, flags: a.flags, cpu: a.cpu, batchSize: a.batchSize,
+		duration: a.duration, repeat: a.repeat, flags: a.flags, cpu: a.cpu, batchSize: a.batchSize,
 		wanted: a.dataSizeOut,
 	}
 }

@@ -125,7 +125,11 @@ var commonRules = []rule{
 		limit:  func(c *call) string { return fmt.Sprintf(": %d bytes", c.wanted) }},
 	{errno: syscall.ENOSPC, field: "ctx_size_out",
 		text:   "the context is larger",
-		broken: func(c *call) bool { return c.hasCtxOut && c.ctxSizeOut < c.ctxSize() }},
+		broken: func(c *call) bool { return c.hasCtxOut && c.ctxSizeOut < c.ctxSize() },
+		limit:  func(c *call) string { return fmt.Sprintf(": %d bytes", c.ctxSize()) }},
+	{errno: syscall.ENOSPC, field: "data_size_out",
+		text:   "the output is larger, by how much kernels before 7.2 do not say of a packet in fragments",
+		broken: func(c *call) bool { return c.dataSizeOut != 0 }},
 	{errno: syscall.E2BIG, field: "ctx_size_in",
 		text:   "a context is at most a page",
 		broken: func(c *call) bool { return int(c.ctxSizeIn) > os.Getpagesize() && c.ctxSize() != 0 }},
@@ -182,12 +186,6 @@ var skbRules = []rule{
 		text:   "the packet is too large",
 		broken: func(c *call) bool { return skbTooLarge(c.prog, c.dataSizeIn) },
 		limit:  func(c *call) string { return fmt.Sprintf(": at most %d bytes here", largestSKB(c.prog)) }},
-	{errno: syscall.EINVAL, field: "data_size_in",
-		text:   "the packet ends before the 20-byte IPv4 header does that its EtherType announces",
-		broken: func(c *call) bool { return c.etherType() == ethPIP && c.linear() < ethHLen+20 }},
-	{errno: syscall.EINVAL, field: "data_size_in",
-		text:   "the packet ends before the 40-byte IPv6 header does that its EtherType announces",
-		broken: func(c *call) bool { return c.etherType() == ethPIPv6 && c.linear() < ethHLen+40 }},
 	{errno: syscall.EINVAL, field: "ctx_size_in", text: "only some fields of the context can be set",
 		broken: func(c *call) bool { return c.skbForbidden() >= 0 },
 		value:  func(c *call) string { return fmt.Sprintf("byte %d is not 0", c.skbForbidden()) }},
@@ -199,6 +197,12 @@ var skbRules = []rule{
 		broken: func(c *call) bool { return c.u32(160) > 1<<16 }},
 	{errno: syscall.EINVAL, field: "ctx.gso_segs", value: ctxValue(164), text: "at most 65535",
 		broken: func(c *call) bool { return c.u32(164) > 1<<16-1 }},
+	{errno: syscall.EINVAL, field: "data_size_in",
+		text:   "the packet ends before the 20-byte IPv4 header does that its EtherType announces",
+		broken: func(c *call) bool { return c.etherType() == ethPIP && c.linear() < ethHLen+20 }},
+	{errno: syscall.EINVAL, field: "data_size_in",
+		text:   "the packet ends before the 40-byte IPv6 header does that its EtherType announces",
+		broken: func(c *call) bool { return c.etherType() == ethPIPv6 && c.linear() < ethHLen+40 }},
 	{errno: syscall.EINVAL, field: "data_size_in",
 		text:   "some kernels want at least one byte after the Ethernet header",
 		broken: func(c *call) bool { return c.dataSizeIn == ethHLen && !isTC(c.prog.Type()) }},
@@ -213,7 +217,13 @@ var skbRules = []rule{
 		broken: func(c *call) bool { return c.flags&testSKBChecksumComplete != 0 }},
 	{errno: syscall.ENOMEM, field: "data_size_in",
 		text:   "the packet needs more fragments than a packet has (17 unless the kernel was built with more)",
-		broken: func(c *call) bool { return int(c.dataSizeIn) > defaultFrags*os.Getpagesize() }},
+		broken: func(c *call) bool { return c.fragments(c.linear()) > defaultFrags }},
+}
+
+// fragments is how many pages the packet needs beyond a linear part.
+func (c *call) fragments(linear uint32) int {
+	page := os.Getpagesize()
+	return (int(c.dataSizeIn) - int(min(linear, c.dataSizeIn)) + page - 1) / page
 }
 
 func isLWT(t ebpf.ProgramType) bool {
@@ -230,12 +240,13 @@ func (c *call) skbLen() uint32 {
 	return c.dataSizeIn - ethHLen
 }
 
-// linear is the size of the linear part that was asked for.
+// linear is the size of the linear part of an skb.
 func (c *call) linear() uint32 {
+	most := uint32(os.Getpagesize() - skbHeadroom - minTailroom)
 	if linear := c.u32(80); linear != 0 {
-		return max(linear, ethHLen)
+		most = min(most, max(linear, ethHLen))
 	}
-	return c.dataSizeIn
+	return min(most, c.dataSizeIn)
 }
 
 // skbForbidden is the first byte of struct __sk_buff that is set but must not
@@ -247,13 +258,18 @@ func (c *call) skbForbidden() int {
 
 // xdpRules are those of bpf_prog_test_run_xdp.
 var xdpRules = []rule{
+	{errno: syscall.EINVAL, field: "",
+		text: "the program is for a devmap or a cpumap, or bound to a device: the kernel does not run such programs",
+		broken: func(c *call) bool {
+			return haveXDPContext(c.prog) && dryXDP(c.prog, 64, 0, 64) == syscall.EINVAL
+		}},
 	{errno: syscall.EINVAL, field: "flags",
 		text:   "the only flag here is BPF_F_TEST_XDP_LIVE_FRAMES",
 		broken: func(c *call) bool { return c.flags&^testXDPLiveFrames != 0 }},
 	{errno: syscall.EINVAL, field: "batch_size", text: "is for live frames only",
-		broken: func(c *call) bool { return c.batchSize != 0 && c.flags&testXDPLiveFrames == 0 }},
+		broken: func(c *call) bool { return c.batchSize != 0 && !c.live() }},
 	{errno: syscall.E2BIG, field: "batch_size", text: "over the kernel's 256",
-		broken: func(c *call) bool { return c.batchSize > maxBatchSize && c.flags&testXDPLiveFrames != 0 }},
+		broken: func(c *call) bool { return c.batchSize > maxBatchSize && c.live() }},
 	{errno: syscall.EINVAL, field: "ctx_size_in", lacking: true,
 		text:   "this kernel takes no XDP context (Linux 5.15): no metadata, interface, queue or linear size",
 		broken: func(c *call) bool { return (c.hasCtxIn || c.hasCtxOut) && !haveXDPContext(c.prog) }},
@@ -279,16 +295,16 @@ var xdpRules = []rule{
 	{errno: syscall.EINVAL, field: "ctx.data_end", value: ctxValue(4), lacking: true,
 		text: "this kernel has no linear part smaller than the packet (Linux 6.18)",
 		broken: func(c *call) bool {
-			return c.hasCtx() && c.u32(4) < c.dataSizeIn && c.flags == 0 &&
+			return c.hasCtx() && c.u32(4) < c.dataSizeIn && !c.live() &&
 				dryXDP(c.prog, c.dataSizeIn, c.meta(), c.u32(4)) == syscall.EINVAL
 		}},
 	{errno: syscall.EINVAL, field: "data_size_out", text: "live frames have no output",
-		broken: func(c *call) bool { return c.flags == testXDPLiveFrames && c.hasDataOut && c.hasCtx() }},
+		broken: func(c *call) bool { return c.live() && c.hasDataOut && c.hasCtx() }},
 	{errno: syscall.EINVAL, field: "ctx_size_out", text: "live frames have no output",
-		broken: func(c *call) bool { return c.flags == testXDPLiveFrames && c.hasCtxOut }},
+		broken: func(c *call) bool { return c.live() && c.hasCtxOut }},
 	{errno: syscall.EINVAL, field: "ctx.data_end", value: ctxValue(4), text: "live frames are linear",
 		broken: func(c *call) bool {
-			return c.flags == testXDPLiveFrames && c.hasCtx() && c.u32(4) < c.dataSizeIn
+			return c.live() && c.hasCtx() && c.u32(4) < c.dataSizeIn
 		}},
 	{errno: syscall.EINVAL, field: "ctx.egress_ifindex", value: ctxValue(20), text: "must be 0",
 		broken: func(c *call) bool { return c.u32(20) != 0 }},
@@ -301,11 +317,6 @@ var xdpRules = []rule{
 	{errno: syscall.EMSGSIZE, field: "data_size_in", value: packetValue, lacking: true,
 		text:   "this kernel runs XDP programs on packets of at most one page (more since Linux 5.18)",
 		broken: always},
-	{errno: syscall.EINVAL, field: "",
-		text: "the program is for a devmap or a cpumap, or bound to a device: the kernel does not run such programs",
-		broken: func(c *call) bool {
-			return haveXDPContext(c.prog) && dryXDP(c.prog, 64, 0, 64) == syscall.EINVAL
-		}},
 	{errno: syscall.EINVAL, field: "data_size_in", value: packetValue,
 		text:   "the packet is too large for a live frame",
 		broken: liveTooLarge,
@@ -320,8 +331,20 @@ var xdpRules = []rule{
 		broken: func(c *call) bool { return c.u32(12) != 0 }},
 	{errno: syscall.ENOMEM, field: "data_size_in", value: packetValue,
 		text:   "the packet needs more fragments than a packet has (17 unless the kernel was built with more)",
-		broken: func(c *call) bool { return int(c.dataSizeIn) > defaultFrags*os.Getpagesize() }},
+		broken: func(c *call) bool { return c.fragments(c.xdpLinear()) > defaultFrags }},
 }
+
+// xdpLinear is the size of the linear part of an XDP packet, metadata included.
+func (c *call) xdpLinear() uint32 {
+	most := uint32(os.Getpagesize()-xdpHeadroom-minTailroom) + c.meta()
+	if c.hasCtx() {
+		most = min(most, c.u32(4))
+	}
+	return most
+}
+
+// live is whether the run is on live frames.
+func (c *call) live() bool { return c.flags&testXDPLiveFrames != 0 }
 
 func (c *call) hasCtx() bool { return c.hasCtxIn || c.hasCtxOut }
 
@@ -340,7 +363,7 @@ func metadataLimit(c *call) string {
 }
 
 func liveTooLarge(c *call) bool {
-	if c.flags != testXDPLiveFrames || c.meta()%4 != 0 || c.meta() > largestMetadata(c.prog) {
+	if !c.live() || c.meta()%4 != 0 || c.meta() > largestMetadata(c.prog) {
 		return false
 	}
 	return c.dataSizeIn > c.meta() && c.dataSizeIn-c.meta() > largestLive(c.prog, c.meta())
@@ -379,7 +402,10 @@ var skLookupRules = []rule{
 	{errno: syscall.EINVAL, field: "ctx.cookie", text: "must be 0",
 		broken: func(c *call) bool { return c.u32(0) != 0 || c.u32(4) != 0 }},
 	{errno: syscall.EINVAL, field: "ctx.ingress_ifindex", text: "must be 0", value: ctxValue(64),
-		broken: func(c *call) bool { return c.u32(64) != 0 || c.u32(68) != 0 }},
+		broken: func(c *call) bool { return c.u32(64) != 0 }},
+	{errno: syscall.EINVAL, field: "ctx_size_in", text: "what follows ingress_ifindex must be 0",
+		broken: func(c *call) bool { return c.u32(68) != 0 },
+		value:  func(c *call) string { return fmt.Sprintf("byte %d is not 0", c.nonZero(72, [2]int{0, 68})) }},
 	{errno: syscall.ERANGE, field: "ctx.local_port", value: ctxValue(60), text: "a port is at most 65535",
 		broken: func(c *call) bool { return c.u32(60) > 1<<16-1 }},
 	{errno: syscall.ERANGE, field: "ctx.remote_port", value: ctxValue(36), text: "a port has 16 bits", broken: always},
@@ -417,8 +443,11 @@ var netfilterRules = []rule{
 		text:   "the packet is neither IPv4 nor IPv6",
 		broken: func(c *call) bool { return !c.nfLocalOut() },
 		value:  func(c *call) string { return fmt.Sprintf("EtherType %#04x", c.etherType()) }},
-	{errno: syscall.EINVAL, field: "data_size_in", text: "the packet is too large: it must fit in one page with its skb",
-		broken: func(c *call) bool { return int(c.dataSizeIn) > os.Getpagesize()-64-512 }},
+	{errno: syscall.EINVAL, field: "data_size_in", text: "the packet is too large: it must fit in a page",
+		broken: func(c *call) bool { return int(c.dataSizeIn) > os.Getpagesize()-skbHeadroom-minTailroom },
+		limit: func(c *call) string {
+			return fmt.Sprintf(", %d bytes here", os.Getpagesize()-skbHeadroom-minTailroom)
+		}},
 }
 
 func nfValue(off int) func(c *call) string {
@@ -457,7 +486,12 @@ var rawTracepointRules = []rule{
 	{errno: syscall.ENXIO, field: "cpu", text: "no such CPU is online", broken: always},
 }
 
-func argsValue(c *call) string { return fmt.Sprintf("%d arguments", c.ctxSizeIn/8) }
+func argsValue(c *call) string {
+	if c.ctxSizeIn%8 != 0 {
+		return size(c.ctxSizeIn)
+	}
+	return fmt.Sprintf("%d arguments", c.ctxSizeIn/8)
+}
 
 // tracingRules are those of bpf_prog_test_run_tracing.
 var tracingRules = []rule{

@@ -1,0 +1,474 @@
+package progrun
+
+import (
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// shot is an attr to fire at the kernel, with what the slices of Raw cannot
+// say: sizes without pointers, and pointers without sizes.
+type shot struct {
+	dataIn, dataOut, ctxIn, ctxOut                     []byte
+	dataSizeIn, dataSizeOut, ctxSizeIn, ctxSizeOut     uint32
+	nullDataIn, nullDataOut, nullCtxIn, nullCtxOut     bool
+	repeat, duration, flags, cpu, batchSize, tailBytes uint32
+}
+
+func (s *shot) attr(fd uint32) longAttr {
+	ptr := func(b []byte, null bool) pointer {
+		if null {
+			return pointer{}
+		}
+		return pointer{ptr: unsafe.Pointer(unsafe.SliceData(b))}
+	}
+	a := longAttr{attr: attr{
+		progFD: fd, dataSizeIn: s.dataSizeIn, dataSizeOut: s.dataSizeOut,
+		dataIn: ptr(s.dataIn, s.nullDataIn), dataOut: ptr(s.dataOut, s.nullDataOut),
+		repeat: s.repeat, duration: s.duration, ctxSizeIn: s.ctxSizeIn, ctxSizeOut: s.ctxSizeOut,
+		ctxIn: ptr(s.ctxIn, s.nullCtxIn), ctxOut: ptr(s.ctxOut, s.nullCtxOut),
+		flags: s.flags, cpu: s.cpu, batchSize: s.batchSize,
+	}}
+	binary.NativeEndian.PutUint32(a.tail[:], s.tailBytes)
+	return a
+}
+
+// fire makes the call, and explains its failure.
+func (s *shot) fire(prog *ebpf.Program) error {
+	a := s.attr(uint32(prog.FD()))
+	before := callOf("Raw", rawNames, prog, &a.attr)
+	errno := a.run(unsafe.Sizeof(a.attr))
+	runtime.KeepAlive(s)
+	if errno == 0 {
+		return nil
+	}
+	before.wanted, before.duration = a.dataSizeOut, s.duration
+	before.tail = s.tailBytes != 0
+	if !s.nullCtxIn {
+		copy(before.ctx[:], s.ctxIn[:min(len(s.ctxIn), int(s.ctxSizeIn))])
+	}
+	if !s.nullDataIn {
+		copy(before.head[:], s.dataIn[:min(len(s.dataIn), int(s.dataSizeIn))])
+	}
+	return explain(errno, before)
+}
+
+// target is a type of program to fire at: one legal shot, and what is worth
+// varying about it.
+type target struct {
+	file, program string
+	legal         func() shot
+	ctx           []ctxField // of the context
+}
+
+// ctxField is a field of a context with values that are worth trying.
+type ctxField struct {
+	name      string
+	off, size int
+	values    []uint64
+}
+
+// a packet of no known protocol, or of IPv4 where the type needs that.
+func legalShot(packet []byte, ctx int) shot {
+	s := shot{dataIn: packet, dataSizeIn: uint32(len(packet)), nullDataOut: true, nullCtxIn: true, nullCtxOut: true}
+	s.dataOut, s.ctxOut = make([]byte, 200_000), make([]byte, 8192)
+	s.ctxIn = make([]byte, max(ctx, 8192))
+	return s
+}
+
+func withCtx(s shot, size int) shot {
+	s.nullCtxIn, s.ctxSizeIn = false, uint32(size)
+	return s
+}
+
+var skbFields = []ctxField{
+	{"mark", 8, 4, []uint64{7}}, {"priority", 32, 4, []uint64{9}}, {"ingress_ifindex", 36, 4, []uint64{3, 99}},
+	{"ifindex", 40, 4, []uint64{1, 2, 77, 1 << 31}}, {"cb", 48, 4, []uint64{5}}, {"hash", 68, 4, []uint64{1}},
+	{"data", 76, 4, []uint64{1}}, {"data_end", 80, 4, []uint64{14, 20, 64, 5000}}, {"data_meta", 140, 4, []uint64{4}},
+	{"tstamp", 152, 8, []uint64{1 << 40}}, {"wire_len", 160, 4, []uint64{1, 50, 64, 65536, 65537}},
+	{"gso_segs", 164, 4, []uint64{1, 65535, 65536}}, {"gso_size", 176, 4, []uint64{70000}},
+	{"tstamp_type", 180, 1, []uint64{1}}, {"hwtstamp", 184, 8, []uint64{5}}, {"len", 0, 4, []uint64{64}},
+}
+
+func skbTarget(file, program string) target {
+	return target{file, program, func() shot { return legalShot(frame(64), 192) }, skbFields}
+}
+
+var targets = []target{
+	skbTarget("tc", "tc_verdict"), skbTarget("tc", "act_verdict"), skbTarget("socket_filter", "socket_filter"),
+	skbTarget("cgroup_skb", "cgroup_ingress"), skbTarget("lwt", "lwt_in"), skbTarget("lwt", "lwt_out"),
+	skbTarget("lwt", "lwt_xmit_head"), skbTarget("lwt", "lwt_seg6local"),
+	{"xdp", "xdp_drop", func() shot { return legalShot(frame(64), 24) }, []ctxField{
+		{"data", 0, 4, []uint64{4, 5, 32, 36, 216, 220, 252, 256, 300}}, {"data_end", 4, 4, []uint64{0, 3, 14, 64, 68, 100, 1 << 31}},
+		{"data_meta", 8, 4, []uint64{1}}, {"ingress_ifindex", 12, 4, []uint64{1, 77, 1 << 31}},
+		{"rx_queue_index", 16, 4, []uint64{1, 1 << 31}}, {"egress_ifindex", 20, 4, []uint64{1}},
+	}},
+	{"flow_dissector", "flow_dissect", func() shot { return legalShot(udp4(somewhere, 53), 56) }, []ctxField{
+		{"nhoff", 0, 2, []uint64{14}}, {"flags", 48, 4, []uint64{1, 0xffffffff}}, {"flow_label", 52, 4, []uint64{1}},
+	}},
+	{"sk_lookup", "sk_lookup", func() shot {
+		s := legalShot(nil, 72)
+		s.nullDataIn = true
+		s = withCtx(s, 72)
+		s.ctxIn[8] = afInet
+		if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+			s.ctxIn[8], s.ctxIn[11] = 0, afInet
+		}
+		return s
+	}, []ctxField{
+		{"cookie", 0, 8, []uint64{1, 1 << 40}}, {"family", 8, 4, []uint64{0, 1, 2, 10, 0x10002}}, {"protocol", 12, 4, []uint64{6, 17, 70000}},
+		{"remote_port", 36, 2, []uint64{80}}, {"padding", 38, 2, []uint64{1}}, {"local_port", 60, 4, []uint64{7777, 65535, 65536, 1 << 31}},
+		{"ingress_ifindex", 64, 4, []uint64{1}}, {"end", 68, 4, []uint64{1}},
+	}},
+	{"netfilter", "netfilter_hook", func() shot {
+		s := withCtx(legalShot(udp4(somewhere, 53), 48), 48)
+		s.ctxIn[1] = afInet
+		return s
+	}, []ctxField{
+		{"hook", 0, 1, []uint64{0, 1, 3, 200}}, {"pf", 1, 1, []uint64{0, 2, 7, 10}}, {"padding", 2, 1, []uint64{1}},
+		{"in", 8, 8, []uint64{1}}, {"okfn", 40, 8, []uint64{1 << 40}},
+	}},
+	{"raw_tracepoint", "raw_tp", func() shot {
+		s := legalShot(nil, 96)
+		s.nullDataIn = true
+		return withCtx(s, 16)
+	}, nil},
+	{"syscall", "syscall_add", func() shot {
+		s := legalShot(nil, 32)
+		s.nullDataIn = true
+		return withCtx(s, 32)
+	}, nil},
+	{"struct_ops", "test_1", func() shot {
+		s := legalShot(nil, 8)
+		s.nullDataIn = true
+		return withCtx(s, 8)
+	}, nil},
+}
+
+// entropy hands out choices, from the bytes of a fuzzer or from a generator.
+type entropy struct {
+	bytes []byte
+	rand  *rand.Rand
+}
+
+func (e *entropy) n(most int) int {
+	if e.rand != nil {
+		return e.rand.IntN(most)
+	}
+	if len(e.bytes) == 0 {
+		return 0
+	}
+	b := int(e.bytes[0])
+	e.bytes = e.bytes[1:]
+	return b % most
+}
+
+func pick[T any](e *entropy, of ...T) T { return of[e.n(len(of))] }
+
+// vary changes a few things about a legal shot.
+func (t *target) vary(e *entropy) shot {
+	s := t.legal()
+	page := uint32(os.Getpagesize())
+	for range 1 + e.n(3) {
+		switch e.n(16) {
+		case 0:
+			s.flags = pick(e, uint32(1), 2, 4, 8, 6, 1<<20, 1<<31)
+		case 1:
+			s.cpu = pick(e, uint32(1), 77, ^uint32(0))
+		case 2:
+			s.batchSize = pick(e, uint32(1), 64, 256, 257, 1<<31)
+		case 3:
+			s.repeat = pick(e, uint32(1), 2, 3)
+		case 4:
+			s.duration = 1
+		case 5:
+			s.tailBytes = 1
+		case 6: // data of other sizes
+			n := pick(e, 0, 1, 13, 14, 15, 19, 20, 33, 34, 40, 54, 100, 1500, 3400, 3408, 3409, 3500, 3520, 3521, 3700, 3712, 3713, 4096, 4097, 5000, 9000, 73152, 73153, 90000)
+			old := s.dataIn
+			s.dataIn, s.dataSizeIn, s.nullDataIn = make([]byte, n), uint32(n), n == 0
+			copy(s.dataIn, old)
+		case 7:
+			s.nullDataIn = !s.nullDataIn
+		case 8: // another protocol
+			if len(s.dataIn) >= 14 && !s.nullDataIn {
+				s.dataIn = append([]byte(nil), s.dataIn...)
+				binary.BigEndian.PutUint16(s.dataIn[12:], pick[uint16](e, ethPIP, ethPIPv6, 0x88b5, 0x8100, 0x0010))
+			}
+		case 9: // room for data
+			s.nullDataOut = pick(e, false, false, true)
+			s.dataSizeOut = pick(e, uint32(0), 1, 10, 55, 56, 63, 64, 1000, 5000, 190_000)
+			if s.dataSizeOut == 0 {
+				s.nullDataOut = true // else the kernel writes without a bound
+			}
+		case 10: // a context
+			s.nullCtxIn, s.ctxSizeIn = false, pick(e, uint32(3), 8, 12, 16, 24, 48, 56, 72, 88, 96, 104, 192, 200, page, page+1)
+			if e.n(4) == 0 {
+				s.nullCtxIn = true
+			}
+		case 11: // without one
+			s.nullCtxIn, s.ctxSizeIn = true, pick(e, uint32(0), 0, 8)
+		case 12: // room for a context
+			s.nullCtxOut, s.ctxSizeOut = false, pick(e, uint32(0), 1, 8, 24, 71, 72, 192, 8000)
+			if e.n(4) == 0 {
+				s.nullCtxOut = true
+			}
+		case 13: // something beyond the context's end
+			if s.ctxSizeIn > 0 {
+				s.ctxIn[s.ctxSizeIn-1] = 1
+			}
+		default: // a field of the context
+			if len(t.ctx) == 0 {
+				continue
+			}
+			f := t.ctx[e.n(len(t.ctx))]
+			if s.ctxSizeIn == 0 {
+				s = withCtx(s, t.size())
+				t.settle(&s)
+			}
+			put(s.ctxIn[f.off:f.off+f.size], pick(e, f.values...))
+		}
+	}
+	if s.flags&testXDPLiveFrames != 0 && t.file == "xdp" {
+		s.repeat = min(s.repeat, 3)
+	}
+	return s
+}
+
+// size is the size of the target's context.
+func (t *target) size() int {
+	last := t.ctx[len(t.ctx)-1]
+	return (last.off + last.size + 7) / 8 * 8
+}
+
+// settle sets the fields that a context cannot be without.
+func (t *target) settle(s *shot) {
+	if t.file == "xdp" {
+		put(s.ctxIn[4:8], uint64(s.dataSizeIn))
+	}
+}
+
+func put(b []byte, v uint64) {
+	switch len(b) {
+	case 1:
+		b[0] = byte(v)
+	case 2:
+		binary.NativeEndian.PutUint16(b, uint16(v))
+	case 4:
+		binary.NativeEndian.PutUint32(b, uint32(v))
+	case 8:
+		binary.NativeEndian.PutUint64(b, v)
+	}
+}
+
+// mend repairs just the field that an explanation names.
+func (t *target) mend(s *shot, field string) {
+	legal := t.legal()
+	switch field {
+	case "DataIn":
+		s.dataIn, s.dataSizeIn, s.nullDataIn = legal.dataIn, legal.dataSizeIn, legal.nullDataIn
+		if t.file == "xdp" && s.ctxSizeIn > 0 && !s.nullCtxIn { // metadata and linear size count from the data
+			meta := binary.NativeEndian.Uint32(s.ctxIn)
+			if meta <= 4096 {
+				s.dataIn = make([]byte, meta+64)
+				s.dataSizeIn, s.nullDataIn = meta+64, false
+			}
+			put(s.ctxIn[4:8], uint64(s.dataSizeIn))
+		}
+		if t.file == "netfilter" && s.ctxSizeIn >= 2 && s.ctxIn[1] == afInet6 {
+			s.dataIn = udp6(53)
+			s.dataSizeIn = uint32(len(s.dataIn))
+		}
+	case "DataOut":
+		s.dataSizeOut, s.nullDataOut = 190_000, false
+		if strings.Contains("sk_lookup raw_tracepoint syscall", t.file) || s.flags&testXDPLiveFrames != 0 {
+			s.dataSizeOut, s.nullDataOut = 0, true
+		}
+	case "CtxIn":
+		s.ctxIn, s.ctxSizeIn, s.nullCtxIn = legal.ctxIn, legal.ctxSizeIn, legal.nullCtxIn
+		if t.file == "xdp" && s.ctxOut != nil && s.ctxSizeOut > 0 {
+			*s = withCtx(*s, 24)
+			t.settle(s)
+		}
+	case "CtxOut":
+		s.ctxSizeOut, s.nullCtxOut = 8000, false
+		if strings.Contains("raw_tracepoint syscall", t.file) || s.flags&testXDPLiveFrames != 0 || s.nullCtxIn {
+			s.ctxSizeOut, s.nullCtxOut = 0, true
+		}
+	case "Flags":
+		s.flags = 0
+	case "CPU":
+		s.cpu = 0
+		if s.flags == testRunOnCPU {
+			s.cpu = 0
+		}
+	case "BatchSize":
+		s.batchSize = 0
+	case "Repeat":
+		s.repeat = 0
+	case "duration":
+		s.duration = 0
+	case "Tail":
+		s.tailBytes = 0
+	default:
+		t.mendContext(s, strings.TrimPrefix(field, "CtxIn."))
+	}
+}
+
+func (t *target) mendContext(s *shot, name string) {
+	for _, f := range t.ctx {
+		if f.name != name {
+			continue
+		}
+		var legal uint64
+		switch {
+		case t.file == "xdp" && name == "data_end":
+			legal = uint64(s.dataSizeIn)
+		case t.file == "sk_lookup" && name == "family":
+			legal = afInet
+		case t.file == "netfilter" && name == "pf":
+			legal = afInet
+			if len(s.dataIn) >= 14 && binary.BigEndian.Uint16(s.dataIn[12:]) == ethPIPv6 {
+				legal = afInet6
+			}
+		}
+		s.nullCtxIn = false
+		s.ctxSizeIn = max(s.ctxSizeIn, uint32(f.off+f.size))
+		put(s.ctxIn[f.off:f.off+f.size], legal)
+	}
+}
+
+// tally is what came of firing at a target.
+type tally struct{ tried, refused, explained, wrong, unexplained int }
+
+func (c *tally) add(d tally) {
+	c.tried += d.tried
+	c.refused += d.refused
+	c.explained += d.explained
+	c.wrong += d.wrong
+	c.unexplained += d.unexplained
+}
+
+// judge fires one shot: what the kernel refuses must be explained, and the
+// explanation must be true: with that field mended, the kernel takes the
+// request or refuses it for another field.
+func (t *target) judge(tb testing.TB, prog *ebpf.Program, s shot) tally {
+	describe := func() string { return fmt.Sprintf("%+v", s.terse()) }
+	fired := s // what the fired one says, before a program writes to its context
+	fired.ctxIn = append([]byte(nil), s.ctxIn...)
+	err := fired.fire(prog)
+	if err == nil {
+		return tally{tried: 1}
+	}
+	var e *Error
+	if !errors.As(err, &e) || e.Rule == "" || e.Err == nil {
+		tb.Errorf("%s %s: %v is not explained", t.program, describe(), err)
+		return tally{tried: 1, refused: 1, wrong: 1}
+	}
+	if errors.Is(err, enotsupp) {
+		return tally{tried: 1, refused: 1, explained: 1}
+	}
+	if e.Field == "" {
+		tb.Logf("%s %s: unexplained: %v", t.program, describe(), err)
+		return tally{tried: 1, refused: 1, unexplained: 1}
+	}
+	mended := s
+	mended.ctxIn = append([]byte(nil), s.ctxIn...)
+	t.mend(&mended, e.Field)
+	after := mended.fire(prog)
+	var e2 *Error
+	if after != nil && (!errors.As(after, &e2) || e2.Field == e.Field && e2.Rule == e.Rule) {
+		tb.Errorf("%s %s:\n\t%v\n\tbut with that mended: %+v\n\t%v", t.program, describe(), err, mended.terse(), after)
+		return tally{tried: 1, refused: 1, explained: 1, wrong: 1}
+	}
+	return tally{tried: 1, refused: 1, explained: 1}
+}
+
+// terse is a shot without its buffers.
+func (s shot) terse() shot {
+	s.dataIn, s.dataOut, s.ctxOut = s.dataIn[:min(len(s.dataIn), 14)], nil, nil
+	s.ctxIn = s.ctxIn[:min(len(s.ctxIn), int(s.ctxSizeIn), 200)]
+	return s
+}
+
+var shots = flag.Int("shots", 2000, "how many requests TestDifferential makes of each program")
+
+// TestDifferential has the kernel judge the explanations.
+func TestDifferential(t *testing.T) {
+	for _, target := range targets {
+		t.Run(target.program, func(t *testing.T) {
+			o := load(t, target.file, target.program)
+			if target.file == "xdp" {
+				if HaveXDPLiveFrames() == nil {
+					h, err := Hold(o.Program)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer h.Close()
+				}
+			}
+			e := &entropy{rand: rand.New(rand.NewPCG(1, 2))}
+			var all tally
+			for range *shots {
+				all.add(target.judge(t, o.Program, target.vary(e)))
+				if all.wrong > 10 {
+					t.Fatal("too many")
+				}
+			}
+			t.Logf("%d tried, %d refused, %d explained, %d wrongly, %d unexplained", all.tried, all.refused, all.explained, all.wrong, all.unexplained)
+			if all.refused == 0 || all.refused == all.tried && !errors.Is(HaveProgramType(o.Type()), ebpf.ErrNotSupported) {
+				t.Errorf("%d of %d refused: that tests nothing", all.refused, all.tried)
+			}
+			if all.unexplained*100 > all.refused {
+				t.Errorf("%d of %d refusals are unexplained", all.unexplained, all.refused)
+			}
+		})
+	}
+}
+
+// FuzzRaw is TestDifferential with the choices of a fuzzer.
+func FuzzRaw(f *testing.F) {
+	for i := range targets {
+		for choice := range 16 {
+			f.Add([]byte{byte(i), 0, byte(choice), 0, 1, 2, 3})
+			f.Add([]byte{byte(i), 2, byte(choice), 3, 14, 2, 15, 7, 1})
+		}
+	}
+	programs := make(map[string]*object)
+	f.Fuzz(func(t *testing.T, choices []byte) {
+		if len(choices) == 0 {
+			return
+		}
+		target := targets[int(choices[0])%len(targets)]
+		o := programs[target.program]
+		if o == nil {
+			needPrivilege(t)
+			var err error
+			if o, err = loadObject(target.file, target.program); err != nil {
+				skipUnloadable(t, target.file, target.program, err)
+			}
+			programs[target.program] = o
+		}
+		s := target.vary(&entropy{bytes: choices[1:]})
+		if target.file == "xdp" {
+			s.repeat = min(s.repeat, 1)
+		}
+		target.judge(t, o.Program, s)
+	})
+	for _, o := range programs {
+		o.close()
+	}
+}
+
+var _ = []any{unix.EINVAL, syscall.EINVAL}
