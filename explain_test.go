@@ -471,4 +471,143 @@ func FuzzRaw(f *testing.F) {
 	}
 }
 
-var _ = []any{unix.EINVAL, syscall.EINVAL}
+// TestRefusedBeforeTheCall holds that what the library refuses by itself the
+// kernel refuses too, but for what stands here with its reason.
+func TestRefusedBeforeTheCall(t *testing.T) {
+	reasons := map[string]string{
+		"Context.GSOSize":        "the kernel keeps the low 16 bits",
+		"Protocol":               "the kernel keeps the low 16 bits",
+		"Hook":                   "the kernel runs the program for a hook that does not exist",
+		"IngressIfindex":         "a negative number, or one that the kernel takes for another",
+		"RxQueueIndex":           "a negative number",
+		"Repeat":                 "a negative number, or one of more than 32 bits",
+		"LinearSize":             "a negative number; kernels that do not know the field refuse it otherwise",
+		"Context.Ifindex":        "a negative number",
+		"Context.WireLen":        "a negative number",
+		"Context.GSOSegs":        "a negative number",
+		"Context.IngressIfindex": "any number is taken, and means nothing",
+	}
+	e := &entropy{rand: rand.New(rand.NewPCG(3, 4))}
+	xdp, tc := load(t, "xdp", "xdp_pass"), load(t, "tc", "tc_verdict")
+	numbers := []int{0, 0, 0, 1, 14, 64, 65535, 65536, 65537, -1, -1 << 31, 1<<31 - 1}
+	refused := 0
+	for range 5000 {
+		packet := make([]byte, pick(e, 0, 1, 13, 14, 15, 64, 3712, 4000, 80_000, 300_000))
+		x := XDP{Packet: packet, Metadata: make([]byte, pick(e, 0, 0, 4, 5, 300)), IngressIfindex: pick(e, 0, 1, -1, 1<<31-1),
+			RxQueueIndex: pick(e, 0, 0, 1, -1), LinearSize: pick(e, numbers...), Repeat: pick(e, 0, 1, -1)}
+		if err := x.check(); err != nil {
+			refused++
+			in := x.context()
+			a := x.attr(uint32(xdp.FD()), append(append([]byte(nil), x.Metadata...), packet...), nil, view(&in), nil)
+			a.repeat = min(a.repeat, 3)
+			wantRefusedToo(t, err, a.run(), reasons, x.IngressIfindex < 0 || x.LinearSize < 0 || x.RxQueueIndex < 0 || x.Repeat < 0)
+		}
+		s := skbRequest{Packet: packet, LinearSize: pick(e, numbers...), Repeat: pick(e, 0, 1, -1), Context: SKB{
+			Ifindex: pick(e, 0, 1, -1, 1<<31-1), WireLen: pick(e, numbers...), GSOSegs: pick(e, numbers...), GSOSize: pick(e, numbers...)}}
+		if err := s.check("TC"); err != nil {
+			refused++
+			var in skBuff
+			in.from(&s.Context, s.LinearSize)
+			a := s.attr(uint32(tc.FD()), nil, view(&in), nil)
+			a.repeat = min(a.repeat, 3)
+			wantRefusedToo(t, err, a.run(), reasons, false)
+		}
+	}
+	if refused < 1000 {
+		t.Errorf("only %d requests were refused", refused)
+	}
+}
+
+func wantRefusedToo(t *testing.T, err error, errno syscall.Errno, reasons map[string]string, negative bool) {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("%v is no *Error", err)
+	}
+	if errno == 0 && reasons[e.Field] == "" && !negative {
+		t.Errorf("the kernel runs what is refused with: %v", err)
+	}
+}
+
+var update = flag.Bool("update", false, "write RULES.md")
+
+// TestRulesTable holds that RULES.md is what the tables say.
+func TestRulesTable(t *testing.T) {
+	want := rulesTable()
+	if *update {
+		if err := os.WriteFile("RULES.md", []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile("RULES.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Error("RULES.md is not what the tables of rules.go say: run go test -run TestRulesTable . -update")
+	}
+}
+
+// rulesTable prints the rules as documentation.
+func rulesTable() string {
+	var b strings.Builder
+	b.WriteString("# What the kernel refuses\n\n" +
+		"The rules that progrun explains failures by, from rules.go: for each handler of BPF_PROG_RUN the errno, the field\n" +
+		"as the kernel names it, and the rule. A field after `ctx.` is one of the context. `TestDifferential` proves them\n" +
+		"against the running kernel.\n")
+	for _, h := range []struct {
+		title string
+		rules []rule
+	}{
+		{"All program types", commonRules},
+		{"SchedCLS, SchedACT, SocketFilter, CGroupSKB, LWTIn, LWTOut, LWTXmit", skbRules}, {"XDP", xdpRules},
+		{"FlowDissector", flowDissectorRules}, {"SkLookup", skLookupRules}, {"Netfilter", netfilterRules},
+		{"RawTracepoint", rawTracepointRules}, {"Tracing", tracingRules}, {"Syscall", syscallRules}, {"StructOps", structOpsRules},
+	} {
+		fmt.Fprintf(&b, "\n## %s\n\n| errno | field | rule |\n|---|---|---|\n", h.title)
+		for _, r := range h.rules {
+			field := r.field
+			if field == "" {
+				field = "–"
+			}
+			fmt.Fprintf(&b, "| %s | %s | %s |\n", unix.ErrnoName(r.errno), field, r.text)
+		}
+	}
+	return b.String()
+}
+
+// TestSight has programs that cannot see all of their packet.
+func TestSight(t *testing.T) {
+	need(t, HaveXDPMultiBuffer())
+	linear, frags := load(t, "xdp", "xdp_pass"), load(t, "xdp_frags", "xdp_frags_pass")
+	for _, c := range []struct {
+		prog *object
+		n    int
+		want Sight
+	}{{linear, 64, SightWhole}, {frags, 64, SightWhole}, {linear, 9000, SightPart}, {frags, 9000, SightWhole}} {
+		for range 2 { // the second time from memory
+			if res, err := (XDP{Packet: frame(c.n)}).Run(c.prog.Program); err != nil || res.Sight != c.want {
+				t.Errorf("%s on %d bytes: sight %s, %v, want %s", c.prog, c.n, res.Sight, err, c.want)
+			}
+		}
+	}
+	cgroup := load(t, "cgroup_skb", "cgroup_ingress")
+	res, err := CGroupSKB{Packet: udp4(somewhere, 53)}.Run(cgroup.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := map[CGroupSKBVerdict]Sight{CGroupSKBAllow: SightWhole, CGroupSKBDrop: SightPart}[res.Verdict]; res.Sight != want {
+		t.Errorf("a program that allows what it can see says %s, sight %s", res.Verdict, res.Sight)
+	}
+}
+
+// TestRawIgnored has fields that the kernel does not look at.
+func TestRawIgnored(t *testing.T) {
+	xdp, tp := load(t, "xdp", "xdp_pass"), load(t, "raw_tracepoint", "raw_tp_noargs")
+	if res, err := (Raw{DataIn: frame(64), CPU: 77}).Run(xdp.Program); err != nil || res.Ignored != "CPU" {
+		t.Errorf("got %+v, %v", res, err)
+	}
+	if res, err := (Raw{Flags: 0x100}).Run(tp.Program); err != nil || res.Ignored != "Flags" {
+		t.Errorf("got %+v, %v", res, err)
+	}
+}

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
+	"weak"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 )
 
 // noIfindex is an interface that cannot exist: a request which names it is
@@ -57,12 +61,25 @@ func knowsBatchSize() bool {
 type probe struct {
 	name  string // in words, such as "XDP contexts"
 	typ   ebpf.ProgramType
-	since string // mainline Linux; for the message
+	since string           // mainline Linux; for the message
+	insns asm.Instructions // of the program, if it does anything
 	// ask makes the call, and yes is what the kernel answers if it can.
 	ask func(fd uint32) syscall.Errno
 	yes syscall.Errno
 
 	known answer
+	try   sync.Once
+}
+
+// once is the answer, or unknown, for those who can do without: where it cannot
+// be found out, it is not tried again and again. It allocates nothing once it
+// is known, and those who ask at the same time wait for the one who tries.
+func (p *probe) once() uint32 {
+	if known := p.known.Load(); known != unknown {
+		return known
+	}
+	p.try.Do(func() { _ = p.result() })
+	return p.known.Load()
 }
 
 // result runs the probe unless the answer is known: nil if the kernel can, an
@@ -82,7 +99,11 @@ func (p *probe) result() error {
 }
 
 func (p *probe) find() error {
-	prog, err := nothing(p.typ)
+	insns := p.insns
+	if insns == nil {
+		insns = nothingInsns()
+	}
+	prog, err := loadProbe(p.typ, insns)
 	switch {
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, syscall.EINVAL):
 		p.known.Store(no)
@@ -102,13 +123,15 @@ func (p *probe) find() error {
 	return nil
 }
 
+func nothingInsns() asm.Instructions {
+	return asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
+}
+
 // nothing loads a program that does nothing.
-func nothing(t ebpf.ProgramType) (*ebpf.Program, error) {
-	spec := &ebpf.ProgramSpec{
-		Type:         t,
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
-		License:      "Dual MIT/GPL",
-	}
+func nothing(t ebpf.ProgramType) (*ebpf.Program, error) { return loadProbe(t, nothingInsns()) }
+
+func loadProbe(t ebpf.ProgramType, insns asm.Instructions) (*ebpf.Program, error) {
+	spec := &ebpf.ProgramSpec{Type: t, Instructions: insns, License: "Dual MIT/GPL"}
 	switch t {
 	case ebpf.SkLookup:
 		spec.AttachType = ebpf.AttachSkLookup
@@ -250,6 +273,120 @@ var flowVerdicts = probe{name: "return values of flow dissectors", typ: ebpf.Flo
 		return 0
 	}}
 
+var cgroupSKBData = probe{name: "data in runs of cgroup_skb programs", typ: ebpf.CGroupSKB, since: "6.14",
+	// return data + 1 <= data_end
+	insns: asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, 76, asm.Word),
+		asm.LoadMem(asm.R3, asm.R1, 80, asm.Word),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Add.Imm(asm.R2, 1),
+		asm.JGT.Reg(asm.R2, asm.R3, "exit"),
+		asm.Mov.Imm(asm.R0, 1),
+		asm.Return().WithSymbol("exit"),
+	},
+	ask: func(fd uint32) syscall.Errno {
+		a := on(fd, make([]byte, 64), nil)
+		if errno := a.run(); errno != 0 {
+			return errno
+		}
+		if a.retval == 0 {
+			return syscall.EINVAL
+		}
+		return 0
+	}}
+
+// HaveCGroupSKBData finds out whether cgroup_skb programs can access the packet
+// directly under BPF_PROG_RUN: before Linux 6.14 their data_end is their data.
+// See [HaveXDPContext] for what it returns.
+func HaveCGroupSKBData() error { return cgroupSKBData.result() }
+
+// Sight is how much of a packet a program could see.
+type Sight uint8
+
+const (
+	// SightWhole is all of it.
+	SightWhole Sight = iota
+	// SightPart is what the program can do nothing about: of a packet in
+	// fragments just the linear part, as the program was loaded without
+	// BPF_F_XDP_HAS_FRAGS; or nothing by direct access, as a cgroup_skb
+	// program before Linux 6.14. Where the program is attached it may see
+	// more, or not run at all, so the verdict is to be doubted.
+	SightPart
+	// SightUnknown is one or the other: finding out takes the privilege to
+	// load programs.
+	SightUnknown
+)
+
+// String gives "whole", "part" or "unknown".
+func (s Sight) String() string { return name(int64(s), "Sight", "whole", "part", "unknown") }
+
+// cgroupSKBSight is what a cgroup_skb program sees.
+func cgroupSKBSight() Sight {
+	switch cgroupSKBData.once() {
+	case yes:
+		return SightWhole
+	case no:
+		return SightPart
+	}
+	return SightUnknown
+}
+
+// fragsSights keeps the answers of fragsSight, by weak.Pointer[ebpf.Program].
+var fragsSights sync.Map
+
+// fragsSight is what prog sees of a packet in fragments. Nothing that the
+// kernel tells of a program says whether it was loaded with
+// BPF_F_XDP_HAS_FRAGS. But an array of programs takes only such as agree about
+// it with its first.
+func fragsSight(prog *ebpf.Program) Sight {
+	key := weak.Make(prog)
+	if known, ok := fragsSights.Load(key); ok {
+		return known.(Sight)
+	}
+	sight := SightUnknown
+	const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS
+	switch {
+	case goesWith(prog, hasFrags):
+		sight = SightWhole
+	case goesWith(prog, 0):
+		sight = SightPart
+	}
+	if _, known := fragsSights.LoadOrStore(key, sight); !known {
+		runtime.AddCleanup(prog, func(key weak.Pointer[ebpf.Program]) { fragsSights.Delete(key) }, key)
+	}
+	return sight
+}
+
+// goesWith is whether an array of programs takes prog after one that was
+// loaded with flags. Recent kernels ask for the same attach type too, which is
+// either of two.
+func goesWith(prog *ebpf.Program, flags uint32) bool {
+	for _, attach := range []ebpf.AttachType{ebpf.AttachXDP, ebpf.AttachNone} {
+		spec := &ebpf.ProgramSpec{
+			Type: ebpf.XDP, AttachType: attach, Flags: flags,
+			Instructions: nothingInsns(), License: "Dual MIT/GPL",
+		}
+		if inOneArray(spec, prog) {
+			return true
+		}
+	}
+	return false
+}
+
+func inOneArray(spec *ebpf.ProgramSpec, prog *ebpf.Program) bool {
+	first, err := ebpf.NewProgram(spec)
+	if err != nil {
+		return false
+	}
+	defer first.Close()
+	array, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2})
+	if err != nil {
+		return false
+	}
+	defer array.Close()
+	return array.Put(uint32(0), first) == nil && array.Put(uint32(1), prog) == nil
+}
+
 // typeKnown keeps the answers of HaveProgramType.
 var typeKnown [64]answer
 
@@ -279,7 +416,7 @@ func HaveProgramType(t ebpf.ProgramType) error {
 func canRun(t ebpf.ProgramType) (uint32, error) {
 	prog, err := nothing(t)
 	switch {
-	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, syscall.EINVAL):
+	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, syscall.EINVAL), errors.Is(err, btf.ErrNotFound):
 		return no, nil
 	case err != nil:
 		return unknown, fmt.Errorf("load a program to ask with: %w", err)

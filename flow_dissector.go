@@ -120,10 +120,10 @@ func flowVerdict(retval uint32) FlowDissectorVerdict {
 	if retval > 1 {
 		return FlowDissectorVerdict(retval)
 	}
-	switch err := flowVerdicts.result(); {
-	case err == nil:
+	switch known := flowVerdicts.once(); {
+	case known == yes:
 		return FlowDissectorVerdict(retval)
-	case !lacks(err):
+	case known == unknown:
 		return FlowDissectorUnknown
 	case retval == 1:
 		return FlowDissectorOK

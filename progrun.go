@@ -294,6 +294,9 @@ type RawResult struct {
 	DataSizeOut uint32
 	CtxSizeOut  uint32
 	Duration    time.Duration // the mean of one run
+	// Ignored names the fields of the request that were set, but that the
+	// kernel does not look at for this type of program, such as "CPU".
+	Ignored string
 }
 
 // Run hands the request to the kernel. Since Linux 4.12; contexts since 5.2.
@@ -308,7 +311,10 @@ func (r Raw) Run(prog *ebpf.Program) (RawResult, error) {
 	a := r.attr(fd)
 	errno := a.run(unsafe.Sizeof(a.attr) + uintptr(max(0, len(r.Tail)-len(a.tail))))
 	runtime.KeepAlive(prog)
-	res := RawResult{Retval: a.retval, DataSizeOut: a.dataSizeOut, CtxSizeOut: a.ctxSizeOut, Duration: a.perRun()}
+	res := RawResult{
+		Retval: a.retval, DataSizeOut: a.dataSizeOut, CtxSizeOut: a.ctxSizeOut,
+		Duration: a.perRun(), Ignored: r.ignored(prog.Type()),
+	}
 	if errno != 0 {
 		return res, explain(errno, r.call(prog, &a.attr))
 	}
@@ -360,6 +366,38 @@ func (r Raw) attr(fd uint32) longAttr {
 	a.repeat, a.flags, a.cpu, a.batchSize = r.Repeat, r.Flags, r.CPU, r.BatchSize
 	copy(a.more[:], r.Tail[copy(a.tail[:], r.Tail):])
 	return a
+}
+
+// ignored names what is set, but not for programs of type t.
+func (r *Raw) ignored(t ebpf.ProgramType) string {
+	var names []string
+	add := func(name string, set bool) {
+		if set {
+			names = append(names, name)
+		}
+	}
+	switch t {
+	case ebpf.XDP:
+		add("Flags", r.Flags != 0 && !knowsBatchSize()) // 5.18 began to look at them
+		add("CPU", r.CPU != 0)
+	case ebpf.Syscall:
+		add("CPU", r.CPU != 0)
+	case ebpf.RawTracepoint:
+		add("Flags", r.Flags&^testRunOnCPU != 0)
+	case ebpf.Netfilter:
+		add("DataOut", len(r.DataOut) > 0)
+		add("CtxOut", len(r.CtxOut) > 0)
+	case ebpf.Tracing, ebpf.StructOps:
+		add("DataIn", len(r.DataIn) > 0)
+		add("DataOut", len(r.DataOut) > 0)
+		add("CtxIn", len(r.CtxIn) > 0 && t == ebpf.Tracing)
+		add("CtxOut", len(r.CtxOut) > 0)
+		add("Repeat", r.Repeat != 0)
+		add("Flags", r.Flags != 0)
+		add("CPU", r.CPU != 0)
+		add("BatchSize", r.BatchSize != 0)
+	}
+	return strings.Join(names, ", ")
 }
 
 func (r Raw) call(prog *ebpf.Program, a *attr) call {

@@ -2,6 +2,7 @@ package progrun
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
@@ -35,11 +37,43 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "cannot raise the limit of locked memory, which old kernels count maps in:", err)
 		os.Exit(1)
 	}
+	skipExamples()
 	code := m.Run()
 	for _, what := range slices.Sorted(slices.Values(unrunnable.list)) {
 		fmt.Println("this kernel cannot run", what)
 	}
 	os.Exit(code)
+}
+
+// skipExamples leaves out the examples that load programs which this process
+// or this kernel cannot run, for an example cannot skip itself. All examples
+// load programs.
+func skipExamples() {
+	flag.Parse()
+	var names []string
+	if !privileged() {
+		names = append(names, "Example")
+		fmt.Println("the examples load BPF programs: run the tests as root")
+	}
+	for name, typ := range map[string]ebpf.ProgramType{
+		"SkLookup": ebpf.SkLookup, "Syscall": ebpf.Syscall, "RawTracepoint": ebpf.RawTracepoint,
+	} {
+		if privileged() && lacks(HaveProgramType(typ)) {
+			names = append(names, "Example"+name+"$")
+			fmt.Println("this kernel cannot run the example of", name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	skip := "^(" + strings.Join(names, "|") + ")"
+	if own := flag.Lookup("test.skip").Value.String(); own != "" {
+		skip = own + "|" + skip
+	}
+	if err := flag.Set("test.skip", skip); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
 // unrunnable collects what tests could not run, for the end of the output.
@@ -139,7 +173,9 @@ func skipUnloadable(t testing.TB, file, program string, err error) {
 	}
 	if what, ok := newer[file]; ok {
 		var verr *ebpf.VerifierError
-		refused := errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM)
+		refused := errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) ||
+			errors.Is(err, btf.ErrNotFound) || // no bpf_dummy_ops
+			strings.Contains(err.Error(), "exceeds int") // the kernel's BTF is too much for 32 bits
 		if refused || errors.As(err, &verr) && file == "tracing" {
 			skipOnThisKernel(t, what+" programs such as "+program, lastLine(err))
 		}
@@ -649,7 +685,8 @@ func TestRaw(t *testing.T) {
 	if TCVerdict(res.Retval) != TCActOK { // the second run found the mark of the first
 		t.Errorf("verdict %s", TCVerdict(res.Retval))
 	}
-	if res.DataSizeOut != 64 || res.CtxSizeOut != 192 || res.Duration <= 0 {
+	if res.DataSizeOut != 64 || res.CtxSizeOut < 184 || res.CtxSizeOut > 192 || // it has grown
+		res.Duration <= 0 {
 		t.Errorf("got %+v", res)
 	}
 	if string(out[:64]) != string(frame(64)) {
@@ -688,8 +725,6 @@ func TestRawRefusals(t *testing.T) {
 	}{
 		{"unknown flag", "tc", "tc_mark", Raw{DataIn: frame(64), Flags: 1 << 20},
 			"Raw.Flags: 0x100000: the only flag here is BPF_F_TEST_SKB_CHECKSUM_COMPLETE: invalid argument", unix.EINVAL},
-		{"unknown flag", "xdp", "xdp_ctx", Raw{DataIn: frame(64), Flags: 1 << 20},
-			"Raw.Flags: 0x100000", unix.EINVAL},
 		{"batch size without live frames", "xdp", "xdp_ctx", Raw{DataIn: frame(64), BatchSize: 1}, "Raw.BatchSize: 1: ", unix.EINVAL},
 		{"cpu", "tc", "tc_mark", Raw{DataIn: frame(64), CPU: 1}, "Raw.CPU: 1: must be 0 for this type", unix.EINVAL},
 		{"no packet", "tc", "tc_mark", Raw{}, "Raw.DataIn: 0 bytes: a packet begins with a 14-byte Ethernet header", unix.EINVAL},
@@ -716,6 +751,22 @@ func TestRawRefusals(t *testing.T) {
 				t.Errorf("ran %d times", n)
 			}
 		})
+	}
+}
+
+// TestRawUnknownXDPFlag has a flag that kernels before 5.18 ignore.
+func TestRawUnknownXDPFlag(t *testing.T) {
+	o := load(t, "xdp", "xdp_ctx")
+	res, err := Raw{DataIn: frame(64), Flags: 1 << 20}.Run(o.Program)
+	if !knowsBatchSize() {
+		if err != nil || res.Ignored != "Flags" || runs(t, o) != 1 {
+			t.Errorf("got %+v, %v", res, err)
+		}
+		return
+	}
+	wantError(t, err, "Raw.Flags: 0x100000: the only flag here is BPF_F_TEST_XDP_LIVE_FRAMES", unix.EINVAL, RanNo)
+	if n := runs(t, o); n != 0 {
+		t.Errorf("ran %d times", n)
 	}
 }
 

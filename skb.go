@@ -113,7 +113,7 @@ func (r SocketFilter) Run(prog *ebpf.Program) (SocketFilterResult, error) {
 //
 // Before Linux 6.14 (ed3e469d021c) the program's data_end equals its data
 // under BPF_PROG_RUN, so that every check of bounds fails: a verdict from
-// direct packet access is then not that of the hook.
+// direct packet access is then not that of the hook. The result's Sight says so.
 type CGroupSKB struct {
 	Packet           []byte
 	Context          SKB
@@ -130,6 +130,8 @@ type CGroupSKBResult struct {
 	Packet  []byte
 	Context SKB
 	PerRun  time.Duration
+	// Sight is whether the program could access the packet directly.
+	Sight Sight
 }
 
 // WithPacket is r with another packet and output buffer, for [Batch].
@@ -141,7 +143,10 @@ func (r CGroupSKB) WithPacket(packet, out []byte) CGroupSKB {
 // Run runs prog, of type [ebpf.CGroupSKB].
 func (r CGroupSKB) Run(prog *ebpf.Program) (CGroupSKBResult, error) {
 	res, err := skbRequest(r).run("CGroupSKB", cgroupSKBTypes, prog)
-	return CGroupSKBResult{CGroupSKBVerdict(res.retval), res.packet, res.context, res.perRun}, err
+	if err != nil {
+		return CGroupSKBResult{}, err
+	}
+	return CGroupSKBResult{CGroupSKBVerdict(res.retval), res.packet, res.context, res.perRun, cgroupSKBSight()}, nil
 }
 
 // LWT runs a lightweight tunnel program on a packet. Packet begins with an

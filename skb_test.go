@@ -338,6 +338,7 @@ func withoutEthernet(packet []byte) []byte {
 // a packet under BPF_PROG_RUN: since Linux 6.14, data_end is where it should be.
 func cgroupSKBReadsPackets(t *testing.T) bool {
 	t.Helper()
+	needPrivilege(t)
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.CGroupSKB, AttachType: ebpf.AttachCGroupInetIngress, License: "MIT",
 		Instructions: asm.Instructions{

@@ -134,13 +134,13 @@ func cStruct(t reflect.Type) (layout, error) {
 			return layout{}, err
 		}
 		if l.size > 0 && whole.size%l.align != 0 {
-			return layout{}, fmt.Errorf("C puts padding before the field %s of %s: put a field named _ there", f.Name, t)
+			return layout{}, fmt.Errorf("in C there is padding before the field %s of %s: put a field named _ there", f.Name, t)
 		}
 		whole.size += l.size
 		whole.align = max(whole.align, l.align)
 	}
 	if whole.size%whole.align != 0 {
-		return layout{}, fmt.Errorf("C puts padding after the last field of %s: put a field named _ there", t)
+		return layout{}, fmt.Errorf("in C there is padding after the last field of %s: put a field named _ there", t)
 	}
 	return whole, nil
 }

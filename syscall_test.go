@@ -64,18 +64,18 @@ func TestSyscallBadContext(t *testing.T) {
 		{"implicit padding", &struct {
 			A uint32
 			B uint64
-		}{}, "C puts padding before the field B of"},
+		}{}, "in C there is padding before the field B of"},
 		{"padding at the end", &struct {
 			A uint64
 			B uint32
-		}{}, "C puts padding after the last field of"},
+		}{}, "in C there is padding after the last field of"},
 		{"padding in a nested array", &struct {
 			A uint32
 			B [2]struct {
 				C uint8
 				D uint16
 			}
-		}{}, "C puts padding before the field D of"},
+		}{}, "in C there is padding before the field D of"},
 		{"bool", &struct{ A bool }{}, "holds a bool"},
 		{"int", new(int), "holds a value of type int, whose size depends on the machine"},
 		{"uintptr", &struct{ A [4]uintptr }{}, "holds a value of type uintptr, whose size"},

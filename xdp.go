@@ -18,9 +18,9 @@ const xdpTypes = programTypes(1 << ebpf.XDP)
 // page since 5.18. See bpf_prog_test_run_xdp in the kernel's net/bpf/test_run.c.
 //
 // A packet that does not fit in the linear part, 3,520 bytes with pages of 4
-// KiB, continues in fragments of a page each, at most 17. Of those a program
-// loaded without BPF_F_XDP_HAS_FRAGS sees nothing but the length of the
-// result: the kernel runs it all the same.
+// KiB, continues in fragments of a page each, at most 17. A program loaded
+// without BPF_F_XDP_HAS_FRAGS does not see those, but the kernel runs it all the
+// same. The result's Sight says so.
 type XDP struct {
 	// Packet is the frame, from its Ethernet header on: at least 14 bytes
 	// (EINVAL), at most 73,152 with pages of 4 KiB (ENOMEM).
@@ -62,6 +62,9 @@ type XDPResult struct {
 	LinearSize int
 	// PerRun is the kernel's mean time of one run.
 	PerRun time.Duration
+	// Sight is how much of Packet the program could see: if it came in
+	// fragments, that depends on the flags the program was loaded with.
+	Sight Sight
 }
 
 var xdpNames = fieldNames{
@@ -121,6 +124,9 @@ func (r XDP) Run(prog *ebpf.Program) (XDPResult, error) {
 		m := min(int(out.data), len(all))
 		res.Metadata, res.Packet = all[:m:m], all[m:]
 		res.LinearSize = max(0, int(out.dataEnd)-m)
+	}
+	if len(r.Packet) > r.linearSize() {
+		res.Sight = fragsSight(prog)
 	}
 	return res, nil
 }
@@ -184,15 +190,20 @@ func (r *XDP) checkFragments() error {
 	if r.IngressIfindex == 0 {
 		return nil
 	}
-	linear := os.Getpagesize() - xdpHeadroom - minTailroom
-	if r.LinearSize != 0 {
-		linear = min(linear, r.LinearSize)
-	}
-	if most := linear + defaultFrags*os.Getpagesize(); len(r.Packet) > most {
+	if most := r.linearSize() + defaultFrags*os.Getpagesize(); len(r.Packet) > most {
 		return refuse("XDP", "Packet", size(len(r.Packet)),
 			"with an interface, at most "+size(most)+": more fragments would leak a reference to it in some kernels", syscall.ENOMEM)
 	}
 	return nil
+}
+
+// linearSize is how much of the packet is linear at most.
+func (r *XDP) linearSize() int {
+	linear := os.Getpagesize() - xdpHeadroom - minTailroom
+	if r.LinearSize != 0 {
+		linear = min(linear, r.LinearSize)
+	}
+	return linear
 }
 
 // joined is metadata and packet in one buffer.

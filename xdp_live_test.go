@@ -332,33 +332,49 @@ func TestLiveCancel(t *testing.T) {
 		{"one a call", Live{PerCall: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			o := loadLive(t, "xdp_drop")
-			ctx, cancel := context.WithCancel(context.Background())
-			defer cancel()
-			type result struct {
-				stats LiveStats
-				err   error
+			// The machine may stop any thread for longer than that, but not
+			// most of the time.
+			const tries = 5
+			late := 0
+			for range tries {
+				if n := liveAfterCancel(t, c.live); n > 0 {
+					t.Logf("%d frames left later than 10 ms after the context ended", n)
+					late++
+				}
 			}
-			done := make(chan result)
-			c.live.Packet = frame(64)
-			go func() {
-				stats, err := c.live.Run(ctx, o.Program)
-				done <- result{stats, err}
-			}()
-			for liveCount(t, o) == 0 {
-				time.Sleep(time.Millisecond)
+			if late > tries/2 && !emulated {
+				t.Errorf("frames left late in %d of %d runs", late, tries)
 			}
-			time.Sleep(100 * time.Millisecond)
-			cancel()
-			time.Sleep(10 * time.Millisecond)
-			early := liveCount(t, o)
-			r := <-done
-			if late := liveCount(t, o); late != early && !emulated {
-				t.Errorf("%d frames left later than 10 ms after the context ended", late-early)
-			}
-			wantExact(t, o, r.stats, r.err, r.stats.Frames)
 		})
 	}
+}
+
+// liveAfterCancel cancels a run, and gives how many frames left later than 10
+// ms after that.
+func liveAfterCancel(t *testing.T, live Live) int64 {
+	o := loadLive(t, "xdp_drop")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	type result struct {
+		stats LiveStats
+		err   error
+	}
+	done := make(chan result)
+	live.Packet = frame(64)
+	go func() {
+		stats, err := live.Run(ctx, o.Program)
+		done <- result{stats, err}
+	}()
+	for liveCount(t, o) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	cancel()
+	time.Sleep(10 * time.Millisecond)
+	early := liveCount(t, o)
+	r := <-done
+	wantExact(t, o, r.stats, r.err, r.stats.Frames)
+	return liveCount(t, o) - early
 }
 
 func TestLiveDeadlineIsADuration(t *testing.T) {
@@ -745,8 +761,12 @@ func TestLiveThreads(t *testing.T) {
 	for range 100 { // a thread that ends looks odd for a moment
 		changed = ""
 		for tid, state := range threads(t) {
-			if state != first {
-				changed = fmt.Sprintf("thread %s is\n%s and the first was\n%s", tid, state, first)
+			was, old := before[tid] // the runtime's own thread for signals has a mask of its own
+			if !old {
+				was = first
+			}
+			if state != was {
+				changed = fmt.Sprintf("thread %s is\n%s and should be\n%s", tid, state, was)
 			}
 		}
 		if changed == "" {

@@ -105,10 +105,11 @@ int lwt_xmit_head(struct __sk_buff *skb)
 SEC("?lwt_seg6local")
 int lwt_seg6local(struct __sk_buff *skb)
 {
-	struct ipv6hdr *ip = (void *)(long)skb->data;
+	__u8 next;
 
 	count(&runs, 0);
-	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
+	/* Direct access shows nothing in test runs of this type, where there are any. */
+	if (bpf_skb_load_bytes(skb, offsetof(struct ipv6hdr, nexthdr), &next, 1))
 		return BPF_DROP;
-	return ip->nexthdr == IPPROTO_NONE ? BPF_DROP : BPF_OK;
+	return next == IPPROTO_NONE ? BPF_DROP : BPF_OK;
 }

@@ -1,0 +1,260 @@
+package progrun
+
+import (
+	"bytes"
+	"errors"
+	"iter"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// TestBatchOrder gives a result for each packet, in their order.
+func TestBatchOrder(t *testing.T) {
+	o := load(t, "xdp", "xdp_filter")
+	packets := traffic(t)
+	i := 0
+	for res, err := range Batch(o.Program, XDP{}, slices.Values(packets), BatchOptions{}) {
+		if err != nil {
+			t.Fatalf("packet %d: %v", i, err)
+		}
+		alone, err := XDP{Packet: packets[i]}.Run(o.Program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Action != alone.Action || !bytes.Equal(res.Packet, alone.Packet) {
+			t.Errorf("packet %d: %s, %x, alone %s, %x", i, res.Action, res.Packet, alone.Action, alone.Packet)
+		}
+		i++
+	}
+	if i != len(packets) {
+		t.Errorf("%d results of %d packets", i, len(packets))
+	}
+}
+
+// TestBatchRequest has each packet take the place of the request's own, and
+// the rest of the request hold for all.
+func TestBatchRequest(t *testing.T) {
+	o := load(t, "tc", "tc_mark")
+	out := []byte{1, 2, 3, 4}
+	req := TC{Packet: frame(20), Context: SKB{Mark: 7, Priority: 5}, Repeat: 2, Out: out[:0]}
+	n := 0
+	for res, err := range Batch(o.Program, req, slices.Values([][]byte{frame(64), frame(65), frame(66)}), BatchOptions{}) {
+		if err != nil || res.Context.Mark != 8 || res.Context.Priority != 99 || len(res.Packet) != 64+n {
+			t.Errorf("packet %d: %+v, %v", n, res, err)
+		}
+		n++
+	}
+	if got := runs(t, o); n != 3 || got != 6 {
+		t.Errorf("%d results, ran %d times", n, got)
+	}
+	if !bytes.Equal(out, []byte{1, 2, 3, 4}) {
+		t.Errorf("the request's Out was written to: %v", out)
+	}
+}
+
+// TestBatchSharesOutput has results that are valid until the next.
+func TestBatchSharesOutput(t *testing.T) {
+	o := load(t, "xdp", "xdp_pass")
+	var first []byte
+	for res, err := range Batch(o.Program, XDP{}, slices.Values([][]byte{frame(64), bytes.Repeat([]byte{7}, 64)}), BatchOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = res.Packet
+			if !bytes.Equal(first, frame(64)) {
+				t.Errorf("got %x", first)
+			}
+		} else if &first[0] != &res.Packet[0] {
+			t.Error("each result has memory of its own")
+		}
+	}
+}
+
+// TestBatchError tells which input was wrong, stops there, and goes on if that
+// is wanted.
+func TestBatchError(t *testing.T) {
+	const text = "progrun: input 3: XDP.Packet: 13 bytes: a packet begins with a 14-byte Ethernet header: invalid argument"
+	packets := [][]byte{frame(64), frame(65), frame(13), frame(66), nil, frame(67)}
+	for _, keepGoing := range []bool{false, true} {
+		o := load(t, "xdp", "xdp_ctx")
+		pulled := 0
+		source := func(yield func([]byte) bool) {
+			for _, p := range packets {
+				pulled++
+				if !yield(p) {
+					return
+				}
+			}
+		}
+		var failed []int
+		n := 0
+		for res, err := range Batch(o.Program, XDP{}, source, BatchOptions{KeepGoing: keepGoing}) {
+			n++
+			var e *Error
+			switch {
+			case err == nil:
+				if len(res.Packet) != len(packets[n-1]) {
+					t.Errorf("input %d: %d bytes", n, len(res.Packet))
+				}
+			case !errors.As(err, &e):
+				t.Errorf("input %d: %v", n, err)
+			default:
+				failed = append(failed, e.Input)
+				if e.Input == 3 {
+					wantError(t, err, text, unix.EINVAL, RanNo)
+				}
+				if res.Packet != nil || res.Action != 0 {
+					t.Errorf("input %d: an error and a result: %+v", n, res)
+				}
+			}
+		}
+		wantRuns, wantFailed, wantPulled := uint64(2), []int{3}, 3
+		if keepGoing {
+			wantRuns, wantFailed, wantPulled = 4, []int{3, 5}, 6
+		}
+		if got := runs(t, o); got != wantRuns || !slices.Equal(failed, wantFailed) || n != wantPulled || pulled != wantPulled {
+			t.Errorf("keep going %v: ran %d times, %v failed, %d results of %d inputs", keepGoing, got, failed, n, pulled)
+		}
+	}
+}
+
+// TestBatchErrorOfKernel numbers errors of the kernel too.
+func TestBatchErrorOfKernel(t *testing.T) {
+	o := load(t, "flow_dissector", "flow_dissect")
+	for _, err := range Batch(o.Program, FlowDissector{}, slices.Values([][]byte{frame(64), make([]byte, 1<<16)}), BatchOptions{}) {
+		if err != nil {
+			wantError(t, err, "progrun: input 2: FlowDissector.Packet: 65536 bytes: the packet is too large", unix.EINVAL, RanNo)
+			return
+		}
+	}
+	t.Error("no error")
+}
+
+// TestBatchErrorOfProgram is the same for each input.
+func TestBatchErrorOfProgram(t *testing.T) {
+	n := 0
+	for _, err := range Batch(nil, XDP{}, slices.Values([][]byte{frame(64), frame(64)}), BatchOptions{KeepGoing: true}) {
+		n++
+		wantError(t, err, []string{"", "input 1: XDP: the program is nil", "input 2: XDP: the program is nil"}[n], unix.EINVAL, RanNo)
+	}
+	if n != 2 {
+		t.Errorf("%d errors", n)
+	}
+}
+
+// TestBatchBreak runs nothing beyond the result that the loop was left at.
+func TestBatchBreak(t *testing.T) {
+	o := load(t, "xdp", "xdp_ctx")
+	pulled, n := 0, 0
+	endless := func(yield func([]byte) bool) {
+		for pulled = 1; yield(frame(64)); pulled++ {
+		}
+	}
+	for _, err := range Batch(o.Program, XDP{}, endless, BatchOptions{KeepGoing: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n++; n == 5 {
+			break
+		}
+	}
+	if got := runs(t, o); got != 5 || pulled != 5 {
+		t.Errorf("ran %d times, pulled %d inputs", got, pulled)
+	}
+}
+
+// TestBatchOfNothing yields nothing, not even for a program that cannot run.
+func TestBatchOfNothing(t *testing.T) {
+	for res, err := range Batch(nil, XDP{}, slices.Values([][]byte(nil)), BatchOptions{}) {
+		t.Errorf("got %+v, %v", res, err)
+	}
+}
+
+// TestBatchAgain ranges over the same batch twice, and over one within another.
+func TestBatchAgain(t *testing.T) {
+	o := load(t, "xdp", "xdp_pass")
+	batch := Batch(o.Program, XDP{}, slices.Values([][]byte{frame(64), frame(65)}), BatchOptions{})
+	n := 0
+	for outer := range batch {
+		for inner, err := range batch {
+			if n++; err != nil || &inner.Packet[0] == &outer.Packet[0] {
+				t.Errorf("the inner loop writes to the outer's packet, %v", err)
+			}
+		}
+	}
+	if n != 4 {
+		t.Errorf("%d results", n)
+	}
+}
+
+// repeated is a packet, many times.
+func repeated(packet []byte, times int) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for range times {
+			if !yield(packet) {
+				return
+			}
+		}
+	}
+}
+
+// checkBatch runs one type of request over many inputs, whose number must not
+// show in the memory it takes.
+func checkBatch[Q PacketRequest[Q, R], R any](t *testing.T, name, file, program string, req Q, packet []byte) {
+	t.Run(name, func(t *testing.T) {
+		o := load(t, file, program)
+		const inputs = 10_000
+		run := func(times int) {
+			for _, err := range Batch(o.Program, req, repeated(packet, times), BatchOptions{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		run(10) // fills the pools
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		run(inputs)
+		runtime.ReadMemStats(&after)
+		// Some for the loop itself, and for the collector to empty the pool once.
+		if n := after.Mallocs - before.Mallocs; !raceEnabled && n > inputs/100 {
+			t.Errorf("%d allocations for %d inputs", n, inputs)
+		}
+		if n := runs(t, o); n != inputs+10 {
+			t.Errorf("ran %d times, want %d", n, inputs+10)
+		}
+	})
+}
+
+func TestBatchOfEveryRequest(t *testing.T) {
+	ip := udp4(somewhere, 53)
+	checkBatch(t, "XDP", "xdp", "xdp_ctx", XDP{}, ip)
+	checkBatch(t, "TC", "tc", "tc_mark", TC{Context: SKB{Mark: 7}}, ip)
+	checkBatch(t, "SocketFilter", "socket_filter", "socket_filter", SocketFilter{}, ip)
+	checkBatch(t, "CGroupSKB", "cgroup_skb", "cgroup_ingress", CGroupSKB{}, ip)
+	checkBatch(t, "LWT", "lwt", "lwt_in", LWT{}, ip)
+	checkBatch(t, "FlowDissector", "flow_dissector", "flow_dissect", FlowDissector{Flags: FlowStopAtEncap}, ip)
+	checkBatch(t, "Netfilter", "netfilter", "netfilter_hook", Netfilter{}, ip)
+}
+
+// otherRequest fails with an error that is none of the library's.
+type otherRequest struct{}
+
+var errOther = errors.New("other")
+
+func (r otherRequest) WithPacket(packet, out []byte) otherRequest { return r }
+func (r otherRequest) Run(*ebpf.Program) (int, error)             { return 0, errOther }
+
+// TestBatchOfOtherRequests takes requests of other packages.
+func TestBatchOfOtherRequests(t *testing.T) {
+	for _, err := range Batch(nil, otherRequest{}, repeated(nil, 1), BatchOptions{}) {
+		if !errors.Is(err, errOther) || err.Error() != "progrun: input 1: other" {
+			t.Errorf("got %q", err)
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package progrun
+
+import (
+	"errors"
+	"math/bits"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// probes are all of them, each with a run that needs what it asks for.
+var probes = []struct {
+	name string
+	have func() error
+	p    *probe
+	file string
+	prog string
+	run  func(*ebpf.Program) error
+}{
+	{"XDPContext", HaveXDPContext, &xdpContext, "xdp", "xdp_pass", func(p *ebpf.Program) error {
+		_, err := XDP{Packet: frame(64), Metadata: make([]byte, 4)}.Run(p)
+		return err
+	}},
+	{"XDPLinearSize", HaveXDPLinearSize, &xdpLinearSize, "xdp", "xdp_pass", func(p *ebpf.Program) error {
+		_, err := XDP{Packet: frame(64), LinearSize: 20}.Run(p)
+		return err
+	}},
+	{"XDPMultiBuffer", HaveXDPMultiBuffer, &xdpMultiBuffer, "xdp", "xdp_pass", func(p *ebpf.Program) error {
+		_, err := XDP{Packet: frame(os.Getpagesize())}.Run(p)
+		return err
+	}},
+	{"XDPLiveFrames", HaveXDPLiveFrames, &xdpLiveFrames, "xdp", "xdp_drop", func(p *ebpf.Program) error {
+		_, err := Raw{DataIn: frame(64), Flags: testXDPLiveFrames, BatchSize: 1}.Run(p)
+		return err
+	}},
+	{"NonLinearSKB", HaveNonLinearSKB, &nonLinearSKB, "tc", "tc_mark", func(p *ebpf.Program) error {
+		_, err := TC{Packet: frame(64), LinearSize: 20}.Run(p)
+		return err
+	}},
+	{"ChecksumComplete", HaveChecksumComplete, &checksumComplete, "tc", "tc_mark", func(p *ebpf.Program) error {
+		_, err := TC{Packet: frame(64), ChecksumComplete: true}.Run(p)
+		return err
+	}},
+	{"RunOnCPU", HaveRunOnCPU, &runOnCPU, "raw_tracepoint", "raw_tp_noargs", func(p *ebpf.Program) error {
+		_, err := RawTracepoint{CPU: OnCPU(0)}.Run(p)
+		return err
+	}},
+}
+
+// TestProbes compares what each probe says with what a run does.
+func TestProbes(t *testing.T) {
+	for _, c := range probes {
+		t.Run(c.name, func(t *testing.T) {
+			o := load(t, c.file, c.prog)
+			has, ran := c.have(), c.run(o.Program)
+			t.Logf("probe: %v; run: %v", has, ran)
+			if has == nil {
+				if ran != nil {
+					t.Errorf("the probe says yes, the run: %v", ran)
+				}
+				return
+			}
+			wantError(t, has, "progrun: "+c.p.name+": this kernel does not have them (Linux "+c.p.since+"): not supported", ebpf.ErrNotSupported, RanNo)
+			wantError(t, ran, "progrun: ", ebpf.ErrNotSupported, RanNo)
+		})
+	}
+}
+
+// anew is a probe that has not been asked yet.
+func anew(p *probe) *probe {
+	return &probe{name: p.name, typ: p.typ, since: p.since, ask: p.ask, yes: p.yes}
+}
+
+// TestProbesAgain holds that a probe asked anew says the same, leaves nothing
+// open, and that the answer is kept.
+func TestProbesAgain(t *testing.T) {
+	needPrivilege(t)
+	for _, c := range probes {
+		t.Run(c.name, func(t *testing.T) {
+			first := c.have()
+			open := descriptors(t)
+			fresh := anew(c.p)
+			again := fresh.result()
+			if (first == nil) != (again == nil) || lacks(first) != lacks(again) {
+				t.Errorf("first %v, then %v", first, again)
+			}
+			if n := descriptors(t); n != open {
+				t.Errorf("%d descriptors were open before, %d are after", open, n)
+			}
+			if fresh.known.Load() == unknown {
+				t.Error("the answer was not kept")
+			}
+			// An answer that is kept costs nothing.
+			if n := testing.AllocsPerRun(10, func() { first = c.have() }); first == nil && n != 0 && !raceEnabled {
+				t.Errorf("%v allocations for an answer that is known", n)
+			}
+		})
+	}
+}
+
+// descriptors counts those of programs and maps that the process has open.
+func descriptors(t *testing.T) (n int) {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if to, err := os.Readlink("/proc/self/fd/" + f.Name()); err == nil && strings.Contains(to, "bpf-prog") {
+			n++
+		}
+	}
+	return n
+}
+
+// TestProbesWithoutPrivilege cannot find out, say so, and do not keep that for
+// an answer.
+func TestProbesWithoutPrivilege(t *testing.T) {
+	needPrivilege(t)
+	if prog, err := nothing(ebpf.XDP); err != nil { // has the loader find out what it needs to know
+		t.Fatal(err)
+	} else {
+		prog.Close()
+	}
+	for _, c := range probes {
+		t.Run(c.name, func(t *testing.T) {
+			fresh := anew(c.p)
+			var err error
+			var failed error
+			onThread(func() bool {
+				header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+				var none [2]unix.CapUserData
+				if failed = unix.Capset(&header, &none[0]); failed == nil {
+					err = fresh.result()
+				}
+				return false // no other goroutine gets a thread without privilege
+			})
+			if failed != nil {
+				t.Fatal(failed)
+			}
+			if lacks(err) || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "cannot find out whether this kernel has them") {
+				t.Errorf("got %v", err)
+			}
+			if fresh.known.Load() != unknown {
+				t.Error("this was kept for an answer")
+			}
+		})
+	}
+}
+
+// TestHaveProgramType asks for every type that there is.
+func TestHaveProgramType(t *testing.T) {
+	needPrivilege(t)
+	for typ := ebpf.UnspecifiedProgram; typ < 64; typ++ {
+		err := HaveProgramType(typ)
+		again := HaveProgramType(typ)
+		if (err == nil) != (again == nil) || lacks(err) != lacks(again) {
+			t.Errorf("%s: first %v, then %v", typ, err, again)
+		}
+		switch {
+		case requests&(1<<typ) == 0:
+			wantError(t, err, "progrun: "+typ.String()+" programs: no kernel is known to run them: not supported", ebpf.ErrNotSupported, RanNo)
+		case err == nil:
+		case lacks(err):
+			wantError(t, err, "progrun: "+typ.String()+" programs: this kernel does not run them: not supported", ebpf.ErrNotSupported, RanNo)
+		default:
+			is := error(unix.EPERM)
+			if bits.UintSize == 32 { // for which the loader cannot read a 64-bit kernel's types
+				is = err
+			}
+			wantError(t, err, "progrun: "+typ.String()+" programs: cannot find out whether this kernel runs them: ", is, RanNo)
+		}
+	}
+	wantError(t, HaveProgramType(ebpf.Kprobe), "progrun: Kprobe programs: no kernel is known to run them: not supported", ebpf.ErrNotSupported, RanNo)
+	wantError(t, HaveProgramType(1000), "no kernel is known to run them: not supported", ebpf.ErrNotSupported, RanNo)
+}
+
+// TestHaveProgramTypeThatCannotBeLoaded tells a kernel that forbids a type from
+// one that cannot run it: some forbid tracing programs even to root.
+func TestHaveProgramTypeThatCannotBeLoaded(t *testing.T) {
+	needPrivilege(t)
+	prog, err := nothing(ebpf.Tracing)
+	if err == nil {
+		defer prog.Close()
+		if err := HaveProgramType(ebpf.Tracing); err != nil {
+			t.Errorf("the program loads, but the probe says %v", err)
+		}
+		if _, err := (Tracing{}).Run(prog); err != nil {
+			t.Errorf("the probe says yes, the run: %v", err)
+		}
+		return
+	}
+	if !errors.Is(err, unix.EPERM) {
+		t.Skipf("cannot load a tracing program: %v", err)
+	}
+	err = HaveProgramType(ebpf.Tracing)
+	wantError(t, err, "progrun: Tracing programs: cannot find out whether this kernel runs them: ", unix.EPERM, RanNo)
+	if lacks(err) {
+		t.Errorf("%v is taken for an answer", err)
+	}
+}
