@@ -2,11 +2,13 @@ package progrun
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"iter"
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -256,5 +258,138 @@ func TestBatchOfOtherRequests(t *testing.T) {
 		if !errors.Is(err, errOther) || err.Error() != "progrun: input 1: other" {
 			t.Errorf("got %q", err)
 		}
+	}
+}
+
+// TestBatchWorkers holds that results come in the order of the inputs.
+func TestBatchWorkers(t *testing.T) {
+	o := load(t, "xdp", "xdp_count")
+	set(t, o, "verdict", 0, uint32(XDPPass))
+	for _, inputs := range []int{0, 1, 63, 64, 65, 1000, 10_007} {
+		before := sum(t, o, "frames", 0)
+		buf := make([]byte, 64) // the same one for every input
+		packets := func(yield func([]byte) bool) {
+			for i := range inputs {
+				binary.BigEndian.PutUint32(buf[20:], uint32(i))
+				if !yield(buf) {
+					return
+				}
+			}
+		}
+		n := 0
+		for res, err := range Batch(o.Program, XDP{}, packets, BatchOptions{Workers: 3}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := binary.BigEndian.Uint32(res.Packet[20:]); got != uint32(n) || len(res.Packet) != 64 || res.Action != XDPPass {
+				t.Fatalf("result %d is that of input %d: %v", n, got, res.Action)
+			}
+			n++
+		}
+		if ran := sum(t, o, "frames", 0) - before; n != inputs || ran != uint64(inputs) {
+			t.Errorf("%d inputs: %d results, %d runs", inputs, n, ran)
+		}
+	}
+}
+
+// TestBatchWorkersStop breaks off, and fails: no more than the documented
+// number of inputs may have run ahead, and nothing is left running.
+func TestBatchWorkersStop(t *testing.T) {
+	const workers, stopAt = 2, 100
+	for _, fails := range []bool{false, true} {
+		o := load(t, "xdp", "xdp_count")
+		pulled := 0
+		packets := func(yield func([]byte) bool) {
+			for {
+				pulled++
+				n := 64
+				if fails && pulled == stopAt {
+					n = 13
+				}
+				if !yield(make([]byte, n)) {
+					return
+				}
+			}
+		}
+		n := 0
+		for _, err := range Batch(o.Program, XDP{}, packets, BatchOptions{Workers: workers}) {
+			n++
+			if err != nil {
+				wantError(t, err, "progrun: input 100: XDP.Packet: 13 bytes", unix.EINVAL, RanNo)
+			}
+			if (err != nil) != (fails && n == stopAt) {
+				t.Fatalf("result %d: %v", n, err)
+			}
+			if !fails && n == stopAt {
+				break
+			}
+		}
+		if n != stopAt {
+			t.Errorf("%d results, want %d", n, stopAt)
+		}
+		if most := stopAt + 128*workers; pulled > most {
+			t.Errorf("pulled %d inputs, want at most %d", pulled, most)
+		}
+		ran := sum(t, o, "frames", 0)
+		time.Sleep(10 * time.Millisecond)
+		if later := sum(t, o, "frames", 0); later != ran || ran > uint64(pulled) {
+			t.Errorf("ran %d times, and later %d, of %d inputs", ran, later, pulled)
+		}
+	}
+}
+
+// TestBatchWorkersKeepGoing has every third input fail.
+func TestBatchWorkersKeepGoing(t *testing.T) {
+	o := load(t, "xdp", "xdp_count")
+	packets := func(yield func([]byte) bool) {
+		for i := range 900 {
+			if !yield(frame(64 - 51*(i%3/2))) {
+				return
+			}
+		}
+	}
+	n, failed := 0, 0
+	for _, err := range Batch(o.Program, XDP{}, packets, BatchOptions{Workers: 2, KeepGoing: true}) {
+		n++
+		var e *Error
+		if errors.As(err, &e) {
+			failed++
+			if e.Input != n || n%3 != 0 {
+				t.Fatalf("result %d: %v", n, err)
+			}
+		}
+	}
+	if ran := sum(t, o, "frames", 0); n != 900 || failed != 300 || ran != 600 {
+		t.Errorf("%d results, %d failed, %d runs", n, failed, ran)
+	}
+}
+
+// TestBatchWorkersMemory holds that memory does not grow with the inputs.
+func TestBatchWorkersMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates, and empties pools on purpose")
+	}
+	o := load(t, "xdp", "xdp_pass")
+	packet := frame(64)
+	mallocs := func(inputs int) uint64 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for _, err := range Batch(o.Program, XDP{}, func(yield func([]byte) bool) {
+			for range inputs {
+				if !yield(packet) {
+					return
+				}
+			}
+		}, BatchOptions{Workers: 2}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		runtime.ReadMemStats(&after)
+		return after.Mallocs - before.Mallocs
+	}
+	mallocs(1000)
+	if few, many := mallocs(1000), mallocs(50_000); many > few+200 {
+		t.Errorf("%d allocations for 1,000 inputs, %d for 50,000", few, many)
 	}
 }

@@ -131,6 +131,9 @@ func (c *call) value(field string) string {
 	case "repeat":
 		return fmt.Sprint(c.repeat)
 	case "flags":
+		if c.request != "Raw" {
+			return "true" // the request of a flag has a bool for it
+		}
 		return fmt.Sprintf("%#x", c.flags)
 	case "cpu":
 		return fmt.Sprint(c.cpu)

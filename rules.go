@@ -206,6 +206,12 @@ var skbRules = []rule{
 	{errno: syscall.EINVAL, field: "data_size_in",
 		text:   "some kernels want at least one byte after the Ethernet header",
 		broken: func(c *call) bool { return c.dataSizeIn == ethHLen && !isTC(c.prog.Type()) }},
+	{errno: syscall.EINVAL, field: "ctx.ingress_ifindex", value: ctxValue(36), lacking: true,
+		text:   "this kernel takes no such field (Linux 5.11)",
+		broken: func(c *call) bool { return c.u32(36) != 0 && !knowsBatchSize() }},
+	{errno: syscall.EINVAL, field: "ctx.hwtstamp", lacking: true,
+		text:   "this kernel takes no such field (Linux 5.16)",
+		broken: func(c *call) bool { return (c.u32(184) != 0 || c.u32(188) != 0) && !knowsBatchSize() }},
 	{errno: syscall.ENODEV, field: "ctx.ifindex", value: ctxValue(40),
 		text:   "no such interface in this thread's network namespace",
 		broken: func(c *call) bool { return c.u32(40) > 1 }},
@@ -286,13 +292,13 @@ var xdpRules = []rule{
 	{errno: syscall.EINVAL, field: "ctx.data", value: metadataValue,
 		text:   "the metadata is part of the linear part, and cannot be larger",
 		broken: func(c *call) bool { return c.meta() > c.u32(4) }},
-	{errno: syscall.EINVAL, field: "ctx.data_end", value: ctxValue(4),
+	{errno: syscall.EINVAL, field: "ctx.data_end", value: linearValue,
 		text:   "the linear part cannot be larger than the input",
 		broken: func(c *call) bool { return c.hasCtx() && c.u32(4) > c.dataSizeIn }},
 	{errno: syscall.EINVAL, field: "data_size_in", value: packetValue,
 		text:   "a packet begins with a 14-byte Ethernet header",
 		broken: func(c *call) bool { return c.dataSizeIn < ethHLen+c.meta() }},
-	{errno: syscall.EINVAL, field: "ctx.data_end", value: ctxValue(4), lacking: true,
+	{errno: syscall.EINVAL, field: "ctx.data_end", value: linearValue, lacking: true,
 		text: "this kernel has no linear part smaller than the packet (Linux 6.18)",
 		broken: func(c *call) bool {
 			return c.hasCtx() && c.u32(4) < c.dataSizeIn && !c.live() &&
@@ -302,7 +308,7 @@ var xdpRules = []rule{
 		broken: func(c *call) bool { return c.live() && c.hasDataOut && c.hasCtx() }},
 	{errno: syscall.EINVAL, field: "ctx_size_out", text: "live frames have no output",
 		broken: func(c *call) bool { return c.live() && c.hasCtxOut }},
-	{errno: syscall.EINVAL, field: "ctx.data_end", value: ctxValue(4), text: "live frames are linear",
+	{errno: syscall.EINVAL, field: "ctx.data_end", value: linearValue, text: "live frames are linear",
 		broken: func(c *call) bool {
 			return c.live() && c.hasCtx() && c.u32(4) < c.dataSizeIn
 		}},
@@ -326,6 +332,9 @@ var xdpRules = []rule{
 	{errno: syscall.EINVAL, field: "ctx.rx_queue_index", value: ctxValue(16),
 		text:   "the interface has no such receive queue",
 		broken: func(c *call) bool { return c.u32(16) != 0 }},
+	{errno: syscall.EINVAL, field: "",
+		text:   "the kernel does not say why: the program may be for a devmap or a cpumap, which it does not run",
+		broken: func(c *call) bool { return !haveXDPContext(c.prog) }},
 	{errno: syscall.ENODEV, field: "ctx.ingress_ifindex", value: ctxValue(12),
 		text:   "no such interface in this thread's network namespace",
 		broken: func(c *call) bool { return c.u32(12) != 0 }},
@@ -345,6 +354,15 @@ func (c *call) xdpLinear() uint32 {
 
 // live is whether the run is on live frames.
 func (c *call) live() bool { return c.flags&testXDPLiveFrames != 0 }
+
+// linearValue is the linear size as the request has it: typed ones do not count
+// the metadata.
+func linearValue(c *call) string {
+	if c.request == "Raw" {
+		return fmt.Sprint(c.u32(4))
+	}
+	return fmt.Sprint(int(c.u32(4)) - int(c.meta()))
+}
 
 func (c *call) hasCtx() bool { return c.hasCtxIn || c.hasCtxOut }
 
@@ -490,6 +508,9 @@ func argsValue(c *call) string {
 	if c.ctxSizeIn%8 != 0 {
 		return size(c.ctxSizeIn)
 	}
+	if c.ctxSizeIn == 8 {
+		return "1 argument"
+	}
 	return fmt.Sprintf("%d arguments", c.ctxSizeIn/8)
 }
 
@@ -523,13 +544,21 @@ var syscallRules = []rule{
 		broken: always},
 }
 
+// structOpsArgs counts the arguments as the request does.
+func structOpsArgs(c *call) string {
+	if c.request == "Raw" || c.ctxSizeIn < 8 {
+		return size(c.ctxSizeIn)
+	}
+	return fmt.Sprintf("%d after the state", c.ctxSizeIn/8-1)
+}
+
 // structOpsRules are those of bpf_struct_ops_test_run in
 // net/bpf/bpf_dummy_struct_ops.c.
 var structOpsRules = []rule{
 	{errno: syscall.EOPNOTSUPP, field: "", lacking: true,
 		text: "of struct_ops programs the kernel runs only those of bpf_dummy_ops", broken: always},
-	{errno: syscall.EINVAL, field: "ctx_size_in", value: argsValue,
-		text:   "one argument too many or too few, or a null pointer for one that cannot be null",
+	{errno: syscall.EINVAL, field: "ctx_size_in", value: structOpsArgs,
+		text:   "too many or too few arguments, or a null state for a function that cannot take one",
 		broken: always},
 	{errno: syscall.EFAULT, field: "ctx_size_in", text: "the state cannot be read, or not written after the run",
 		broken: always},

@@ -211,6 +211,7 @@ type skbResult struct {
 var skbNames = fieldNames{
 	"data_size_in": "Packet", "data_size_out": "Out", "flags": "ChecksumComplete",
 	"ctx_size_in": "Context", "ctx.data_end": "LinearSize", "ctx.ifindex": "Context.Ifindex",
+	"ctx.ingress_ifindex": "Context.IngressIfindex", "ctx.hwtstamp": "Context.HWTStampNS",
 	"ctx.wire_len": "Context.WireLen", "ctx.gso_segs": "Context.GSOSegs",
 }
 

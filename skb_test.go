@@ -207,7 +207,7 @@ func TestTCTail(t *testing.T) {
 	}{
 		{16000, 16064, TCActOK}, {1, 65, TCActOK}, {0, 64, TCActOK}, {-20, 44, TCActOK}, {-64, 64, TCActShot},
 	} {
-		for _, capacity := range []int{0, c.want, 1 << 15} {
+		for _, capacity := range []int{0, 64, c.want - 1, c.want, 1 << 15} {
 			set(t, o, "delta", 0, int32(c.delta))
 			res, err := TC{Packet: frame(64), Out: make([]byte, 0, capacity)}.Run(o.Program)
 			if err != nil {
@@ -241,7 +241,7 @@ func TestTCChecksumComplete(t *testing.T) {
 	good, bad := load(t, "tc", "tc_rewrite"), load(t, "tc", "tc_store_csum_bad")
 	if err := HaveChecksumComplete(); lacks(err) {
 		_, err := TC{Packet: packet, ChecksumComplete: true}.Run(good.Program)
-		wantError(t, err, "progrun: TC.ChecksumComplete: 0x4: this kernel does not check checksums (BPF_F_TEST_SKB_CHECKSUM_COMPLETE, Linux 6.11)", ebpf.ErrNotSupported, RanNo)
+		wantError(t, err, "progrun: TC.ChecksumComplete: true: this kernel does not check checksums (BPF_F_TEST_SKB_CHECKSUM_COMPLETE, Linux 6.11)", ebpf.ErrNotSupported, RanNo)
 		wantError(t, err, "", unix.EINVAL, RanNo)
 		return
 	}
@@ -253,7 +253,7 @@ func TestTCChecksumComplete(t *testing.T) {
 		t.Errorf("unchecked: %v", err)
 	}
 	_, err = TC{Packet: packet, ChecksumComplete: true}.Run(bad.Program)
-	wantError(t, err, "progrun: TC.ChecksumComplete: 0x4: the checksum no longer matches the packet after the run, or a helper gave up on keeping it: bad message", unix.EBADMSG, RanYes)
+	wantError(t, err, "progrun: TC.ChecksumComplete: true: the checksum no longer matches the packet after the run, or a helper gave up on keeping it: bad message", unix.EBADMSG, RanYes)
 }
 
 // TestTCLinearSize runs on skbs with a part that is not linear.

@@ -17,7 +17,9 @@ const structOpsTypes = programTypes(1 << ebpf.StructOps)
 type StructOps struct {
 	// State is the val of the struct bpf_dummy_ops_state that is the first
 	// argument, read and written in place. The pointer that the program gets
-	// is NULL if State is nil.
+	// is NULL if State is nil, which only test_1 is made for: test_2 is
+	// refused here, test_sleepable by kernels since 6.11 (EINVAL). Older ones
+	// would let test_sleepable write through it.
 	State *int32
 	// Args are the arguments after the first: none for test_1 and
 	// test_sleepable, four for test_2 (EINVAL).
@@ -42,6 +44,10 @@ func (r StructOps) Run(prog *ebpf.Program) (StructOpsResult, error) {
 	if len(r.Args) > len(ctx.args) {
 		return StructOpsResult{}, refuse("StructOps", "Args", fmt.Sprintf("%d arguments", len(r.Args)),
 			fmt.Sprintf("at most %d after the state", len(ctx.args)), syscall.EINVAL)
+	}
+	if r.State == nil && len(r.Args) > 0 {
+		// Kernels before 6.11 let the program write through the pointer.
+		return StructOpsResult{}, refuse("StructOps", "State", "nil", "test_2 needs a state", syscall.EINVAL)
 	}
 	ctx.state.ptr = unsafe.Pointer(r.State)
 	copy(ctx.args[:], r.Args)

@@ -332,15 +332,18 @@ func TestXDPLargePacketsGrow(t *testing.T) {
 	} {
 		set(t, o, "delta", 0, int32(c.delta))
 		in := pages(c.n)
-		res, err := XDP{Packet: in}.Run(o.Program)
-		if err != nil || res.Action != XDPPass {
-			t.Errorf("%+d to %d bytes: %s, %v", c.delta, c.n, res.Action, err)
-			continue
-		}
 		want := in[:min(c.n, c.n+c.delta)]
 		want = append(want[:len(want):len(want)], make([]byte, max(0, c.delta))...)
-		if !bytes.Equal(res.Packet, want) {
-			t.Errorf("%+d to %d bytes: got other %d bytes", c.delta, c.n, len(res.Packet))
+		// Also with buffers that hold the packet as it was, and not as it is.
+		for _, capacity := range []int{0, c.n, c.n + 300, len(want) - 1, len(want), len(want) + 1, c.n + 8192} {
+			res, err := XDP{Packet: in, Out: make([]byte, 0, capacity)}.Run(o.Program)
+			if err != nil || res.Action != XDPPass {
+				t.Errorf("%+d to %d bytes, Out of %d: %s, %v", c.delta, c.n, capacity, res.Action, err)
+				continue
+			}
+			if !bytes.Equal(res.Packet, want) {
+				t.Errorf("%+d to %d bytes, Out of %d: got other %d bytes", c.delta, c.n, capacity, len(res.Packet))
+			}
 		}
 	}
 }
