@@ -128,7 +128,7 @@ var targets = []target{
 		return s
 	}, []ctxField{
 		{"cookie", 0, 8, []uint64{1, 1 << 40}}, {"family", 8, 4, []uint64{0, 1, 2, 10, 0x10002}}, {"protocol", 12, 4, []uint64{6, 17, 70000}},
-		{"remote_port", 36, 2, []uint64{80}}, {"padding", 38, 2, []uint64{1}}, {"local_port", 60, 4, []uint64{7777, 65535, 65536, 1 << 31}},
+		{"remote_port", 36, 4, []uint64{80, 0x10000}}, {"local_port", 60, 4, []uint64{7777, 65535, 65536, 1 << 31}},
 		{"ingress_ifindex", 64, 4, []uint64{1}}, {"end", 68, 4, []uint64{1}},
 	}},
 	{"netfilter", "netfilter_hook", func() shot {
@@ -297,7 +297,9 @@ func (t *target) mend(s *shot, field string) {
 		}
 	case "CtxIn":
 		s.ctxIn, s.ctxSizeIn, s.nullCtxIn = legal.ctxIn, legal.ctxSizeIn, legal.nullCtxIn
-		if t.file == "xdp" && s.ctxOut != nil && s.ctxSizeOut > 0 {
+		if t.file == "xdp" && lacks(HaveXDPContext()) {
+			s.ctxSizeOut, s.nullCtxOut = 0, true
+		} else if t.file == "xdp" && s.ctxSizeOut > 0 {
 			*s = withCtx(*s, 24)
 			t.settle(s)
 		}
@@ -364,7 +366,7 @@ func (c *tally) add(d tally) {
 // explanation must be true: with that field mended, the kernel takes the
 // request or refuses it for another field.
 func (t *target) judge(tb testing.TB, prog *ebpf.Program, s shot) tally {
-	describe := func() string { return fmt.Sprintf("%+v", s.terse()) }
+	describe := func() string { return strings.ReplaceAll(fmt.Sprintf("%+v", s.terse()), " 0 0 0 0 0 0 0 0", " ..") }
 	fired := s // what the fired one says, before a program writes to its context
 	fired.ctxIn = append([]byte(nil), s.ctxIn...)
 	err := fired.fire(prog)
@@ -422,7 +424,7 @@ func TestDifferential(t *testing.T) {
 			var all tally
 			for range *shots {
 				all.add(target.judge(t, o.Program, target.vary(e)))
-				if all.wrong > 10 {
+				if all.wrong > 10 || all.unexplained*100 > *shots {
 					t.Fatal("too many")
 				}
 			}

@@ -36,7 +36,8 @@ func rulesFor(t ebpf.ProgramType) []rule {
 
 func handlerRules(t ebpf.ProgramType) []rule {
 	switch t {
-	case ebpf.SchedCLS, ebpf.SchedACT, ebpf.SocketFilter, ebpf.CGroupSKB, ebpf.LWTIn, ebpf.LWTOut, ebpf.LWTXmit:
+	case ebpf.SchedCLS, ebpf.SchedACT, ebpf.SocketFilter, ebpf.CGroupSKB,
+		ebpf.LWTIn, ebpf.LWTOut, ebpf.LWTXmit, ebpf.LWTSeg6Local:
 		return skbRules
 	case ebpf.XDP:
 		return xdpRules
@@ -135,14 +136,15 @@ var commonRules = []rule{
 		broken: func(c *call) bool { return int(c.ctxSizeIn) > os.Getpagesize() && c.ctxSize() != 0 }},
 	{errno: syscall.E2BIG, field: "ctx_size_in",
 		text:   "what is beyond the end of this kernel's context must be 0",
-		broken: func(c *call) bool { return c.ctxSizeIn > c.ctxSize() && c.ctxSize() != 0 }},
+		broken: func(c *call) bool { return c.ctxSizeIn > 0 && c.ctxSize() != 0 }},
 }
 
 // ctxSize is the size of the context that the handler has, or 0 if it takes
 // any number of bytes or none.
 func (c *call) ctxSize() uint32 {
 	switch c.prog.Type() {
-	case ebpf.SchedCLS, ebpf.SchedACT, ebpf.SocketFilter, ebpf.CGroupSKB, ebpf.LWTIn, ebpf.LWTOut, ebpf.LWTXmit:
+	case ebpf.SchedCLS, ebpf.SchedACT, ebpf.SocketFilter, ebpf.CGroupSKB,
+		ebpf.LWTIn, ebpf.LWTOut, ebpf.LWTXmit, ebpf.LWTSeg6Local:
 		return 192
 	case ebpf.XDP:
 		return 24
@@ -233,10 +235,10 @@ func (c *call) fragments(linear uint32) int {
 }
 
 func isLWT(t ebpf.ProgramType) bool {
-	return t == ebpf.LWTIn || t == ebpf.LWTOut || t == ebpf.LWTXmit
+	return lwtTypes&(1<<t) != 0
 }
 
-func isTC(t ebpf.ProgramType) bool { return t == ebpf.SchedCLS || t == ebpf.SchedACT }
+func isTC(t ebpf.ProgramType) bool { return tcTypes&(1<<t) != 0 }
 
 // skbLen is skb->len: without the Ethernet header, unless the type sees it.
 func (c *call) skbLen() uint32 {
