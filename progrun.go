@@ -7,6 +7,9 @@
 //	res, err := progrun.XDP{Packet: frame}.Run(prog)
 //	res.Action // progrun.XDPDrop, which prints as "XDP_DROP"
 //
+// In the header of an if, for or switch, Go wants the literal in parentheses:
+// (progrun.XDP{Packet: frame}).Run(prog).
+//
 // A request is a plain value: it may be kept, copied, changed and run again,
 // from many goroutines at once as long as they do not share its output
 // buffers. Nothing is kept between runs, and a run allocates nothing when it
@@ -187,7 +190,28 @@ func wrongType(request string, have ebpf.ProgramType, want programTypes) error {
 		}
 	}
 	rule := fmt.Sprintf("runs %s programs, not %s", strings.Join(names, ", "), have)
+	if other := requestFor(have); other != "" {
+		rule += ", which progrun." + other + " runs"
+	}
 	return refuse(request, "", "", rule, syscall.EINVAL)
+}
+
+// requestFor is the request for programs of a type.
+func requestFor(t ebpf.ProgramType) string {
+	for _, r := range []struct {
+		types programTypes
+		name  string
+	}{
+		{xdpTypes, "XDP"}, {tcTypes, "TC"}, {socketFilterTypes, "SocketFilter"}, {cgroupSKBTypes, "CGroupSKB"},
+		{lwtTypes, "LWT"}, {flowDissectorTypes, "FlowDissector"}, {skLookupTypes, "SkLookup"},
+		{netfilterTypes, "Netfilter"}, {rawTracepointTypes, "RawTracepoint"}, {tracingTypes, "Tracing"},
+		{syscallTypes, "Syscall"}, {structOpsTypes, "StructOps"},
+	} {
+		if r.types&(1<<t) != 0 {
+			return r.name
+		}
+	}
+	return ""
 }
 
 // inRange refuses a number that does not fit where the kernel has it.

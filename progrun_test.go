@@ -470,13 +470,13 @@ func TestWrongType(t *testing.T) {
 		if r.file == "xdp" {
 			o = tc
 		}
-		wantError(t, r.run(o.Program), " programs, not "+o.Type().String()+": invalid argument", unix.EINVAL, RanNo)
+		wantError(t, r.run(o.Program), " programs, not "+o.Type().String()+", which progrun.", unix.EINVAL, RanNo)
 		if n := runs(t, o); n != 0 {
 			t.Errorf("%s: ran %d times", r.file, n)
 		}
 	}
 	_, err := TC{Packet: frame(64)}.Run(xdp.Program)
-	wantError(t, err, "progrun: TC: runs SchedCLS, SchedACT programs, not XDP: invalid argument", unix.EINVAL, RanNo)
+	wantError(t, err, "progrun: TC: runs SchedCLS, SchedACT programs, not XDP, which progrun.XDP runs: invalid argument", unix.EINVAL, RanNo)
 }
 
 func TestConcurrentRuns(t *testing.T) {

@@ -52,7 +52,8 @@ type TC struct {
 type TCResult struct {
 	Verdict TCVerdict
 	// Packet is the packet as it came out, in the request's Out where that
-	// was large enough.
+	// was large enough. A VLAN tag that the program pushed is not in it: the
+	// kernel keeps the outermost tag beside the packet.
 	Packet []byte
 	// Context is the context as it came out.
 	Context SKB

@@ -77,10 +77,16 @@ type SocketFilterVerdict uint32
 // SocketFilterDrop keeps nothing.
 const SocketFilterDrop SocketFilterVerdict = 0
 
-// String gives "drop" or "keep 42 bytes".
+// SocketFilterKeep keeps a packet of any length, as most filters say it.
+const SocketFilterKeep SocketFilterVerdict = 0xffffffff
+
+// String gives "drop", "keep" or "keep 42 bytes".
 func (v SocketFilterVerdict) String() string {
-	if v == SocketFilterDrop {
+	switch v {
+	case SocketFilterDrop:
 		return "drop"
+	case SocketFilterKeep:
+		return "keep"
 	}
 	return "keep " + strconv.FormatUint(uint64(v), 10) + " bytes"
 }

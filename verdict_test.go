@@ -24,7 +24,7 @@ func TestString(t *testing.T) {
 		{TCVerdict(tcActGotoChain | 0xfffffff), "TC_ACT_GOTO_CHAIN|268435455"},
 		{TCVerdict(tcActJump | 7), "TC_ACT_JUMP|7"}, {TCVerdict(3 << 28), "TCVerdict(805306368)"},
 
-		{SocketFilterDrop, "drop"}, {SocketFilterVerdict(42), "keep 42 bytes"}, {SocketFilterVerdict(math.MaxUint32), "keep 4294967295 bytes"},
+		{SocketFilterDrop, "drop"}, {SocketFilterVerdict(42), "keep 42 bytes"}, {SocketFilterVerdict(math.MaxUint32), "keep"},
 
 		{CGroupSKBDrop, "drop"}, {CGroupSKBAllow, "allow"}, {CGroupSKBDropCN, "drop+cn"}, {CGroupSKBAllowCN, "allow+cn"},
 		{CGroupSKBVerdict(4), "CGroupSKBVerdict(4)"},

@@ -455,8 +455,12 @@ func (r *liveRun) finish(err error) (LiveStats, error) {
 		}
 	}
 	if r.Frames > 0 && r.left.Load() > 0 {
+		why := context.Cause(r.ctx)
+		if why == nil { // the workers look at the clock, and may be ahead of the context
+			why = context.DeadlineExceeded
+		}
 		return stats, &Error{Request: "Live", Field: "Frames", Value: strconv.FormatInt(r.Frames, 10),
-			Rule: fmt.Sprintf("the context ended after %d", stats.Frames), Ran: ranIf(stats.Frames > 0), Err: context.Cause(r.ctx)}
+			Rule: fmt.Sprintf("the context ended after %d", stats.Frames), Ran: ranIf(stats.Frames > 0), Err: why}
 	}
 	return stats, nil
 }

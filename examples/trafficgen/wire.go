@@ -1,0 +1,174 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// wire is a veth pair between two network namespaces. These have no names, and
+// are there for as long as their files are open: the kernel removes them, and
+// what is in them, after the end of the process at the latest.
+type wire struct {
+	near, far end
+	receiver  link.Link
+}
+
+// end is one end of a wire.
+type end struct {
+	ns      *os.File
+	ifindex int
+	mac     net.HardwareAddr
+}
+
+// The names of the interfaces, each in its namespace.
+const (
+	nearName = "trafficgen0"
+	farName  = "trafficgen1"
+)
+
+// newWire makes a veth pair with a number of queues on either side, for frames
+// of up to that many bytes. Both ends are up.
+func newWire(queues, size int) (w *wire, err error) {
+	w = new(wire)
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	if w.near.ns, err = newNetNS(); err != nil {
+		return nil, err
+	}
+	if w.far.ns, err = newNetNS(); err != nil {
+		return nil, err
+	}
+
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues, attrs.MTU = nearName, queues, queues, mtu(size)
+	veth := &netlink.Veth{
+		LinkAttrs: attrs, PeerName: farName, PeerNamespace: netlink.NsFd(w.far.ns.Fd()), PeerMTU: uint32(attrs.MTU),
+		PeerNumTxQueues: uint32(queues), PeerNumRxQueues: uint32(queues),
+	}
+	err = w.near.inside(func() error {
+		if err := netlink.LinkAdd(veth); err != nil {
+			return fmt.Errorf("cannot make a veth pair: %w", err)
+		}
+		return w.near.up(nearName)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w, w.far.inside(func() error { return w.far.up(farName) })
+}
+
+// mtu is that of an interface for frames of that size, if an XDP program can be
+// attached to it: the kernel is left to say that a frame is too large.
+func mtu(size int) int {
+	const usual, most = 1500, 3400
+	return min(max(size-ethernetHeader, usual), most)
+}
+
+// newNetNS makes a network namespace, for which nothing stands but a file.
+func newNetNS() (ns *os.File, err error) {
+	err = onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("cannot make a network namespace: %w", err)
+		}
+		ns, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	return ns, err
+}
+
+// up sets the interface of that name up, and remembers it.
+func (e *end) up(name string) error {
+	l, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkSetUp(l)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot set %s up: %w", name, err)
+	}
+	e.ifindex, e.mac = l.Attrs().Index, l.Attrs().HardwareAddr
+	return nil
+}
+
+// inside runs f on a thread in the namespace.
+func (e *end) inside(f func() error) error {
+	return onThread(func() error {
+		if err := unix.Setns(int(e.ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("cannot join a network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// attach has the far end give its frames to prog. A veth takes XDP frames only
+// if its peer has such a native program, or GRO: else they would be lost, and
+// nobody would say so.
+func (w *wire) attach(prog *ebpf.Program) error {
+	return w.far.inside(func() error {
+		l, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: w.far.ifindex, Flags: link.XDPDriverMode})
+		if err != nil {
+			return fmt.Errorf("cannot attach a program to the far end: %w", err)
+		}
+		w.receiver = l
+		return nil
+	})
+}
+
+// remove takes everything down. It does not leave it to the kernel, which
+// would, but a moment later.
+func (w *wire) remove() error {
+	err := w.near.inside(func() error {
+		l, err := netlink.LinkByIndex(w.near.ifindex)
+		if err == nil {
+			err = netlink.LinkDel(l) // takes the far end with it
+		}
+		if err != nil {
+			return fmt.Errorf("cannot remove the veth pair: %w", err)
+		}
+		return nil
+	})
+	return errors.Join(err, w.close())
+}
+
+func (w *wire) close() error {
+	var err error
+	if w.receiver != nil {
+		err = w.receiver.Close()
+	}
+	for _, e := range []end{w.near, w.far} {
+		if e.ns != nil {
+			err = errors.Join(err, e.ns.Close())
+		}
+	}
+	return err
+}
+
+// onThread runs f on a thread of its own, which may be changed at will, for it
+// ends with f. It is never the process's first thread: that one would live on,
+// and what it looks like is what the process looks like.
+func onThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: so the thread ends
+		if unix.Gettid() == unix.Getpid() {
+			err := onThread(f) // elsewhere, as this thread is taken
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
