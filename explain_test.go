@@ -6,14 +6,18 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
+	"reflect"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -406,34 +410,241 @@ func (s shot) terse() shot {
 
 var shots = flag.Int("shots", 2000, "how many requests TestDifferential makes of each program")
 
-// TestDifferential has the kernel judge the explanations.
+// TestDifferential has the kernel judge the explanations, in a network
+// namespace with an interface that nothing may hold on to afterwards.
 func TestDifferential(t *testing.T) {
+	wantQuietKernel(t)
 	for _, target := range targets {
 		t.Run(target.program, func(t *testing.T) {
 			o := load(t, target.file, target.program)
-			if target.file == "xdp" {
-				if HaveXDPLiveFrames() == nil {
-					h, err := Hold(o.Program)
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer h.Close()
+			if target.file == "xdp" && HaveXDPLiveFrames() == nil {
+				h, err := Hold(o.Program)
+				if err != nil {
+					t.Fatal(err)
 				}
+				defer h.Close()
 			}
-			e := &entropy{rand: rand.New(rand.NewPCG(1, 2))}
 			var all tally
-			for range *shots {
-				all.add(target.judge(t, o.Program, target.vary(e)))
-				if all.wrong > 10 || all.unexplained*100 > *shots {
-					t.Fatal("too many")
-				}
-			}
+			inNetNS(t, func() { all = target.judgeMany(t, o.Program, *shots) })
 			t.Logf("%d tried, %d refused, %d explained, %d wrongly, %d unexplained", all.tried, all.refused, all.explained, all.wrong, all.unexplained)
 			if all.refused == 0 || all.refused == all.tried && !errors.Is(HaveProgramType(o.Type()), ebpf.ErrNotSupported) {
 				t.Errorf("%d of %d refused: that tests nothing", all.refused, all.tried)
 			}
 			if all.unexplained*100 > all.refused {
 				t.Errorf("%d of %d refusals are unexplained", all.unexplained, all.refused)
+			}
+		})
+	}
+}
+
+// judgeMany fires in the namespace of the calling thread, where the interface
+// 77 is a veth, which it adds and deletes.
+func (t *target) judgeMany(tb testing.TB, prog *ebpf.Program, shots int) (all tally) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.Index = "seventyseven", 77
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}
+	if err := netlink.LinkAdd(veth); err != nil {
+		tb.Errorf("add a veth: %v", err)
+		return all
+	}
+	up(tb, "seventyseven")
+	e := &entropy{rand: rand.New(rand.NewPCG(1, 2))}
+	for range shots {
+		all.add(t.judge(tb, prog, t.vary(e)))
+		if all.wrong > 10 || all.unexplained*100 > shots {
+			tb.Error("too many")
+			break
+		}
+	}
+	begin := time.Now()
+	if err := netlink.LinkDel(veth); err != nil {
+		tb.Errorf("delete the veth: %v", err)
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		tb.Errorf("it took %v to delete an interface: something held on to it", took)
+	}
+	return all
+}
+
+// wantQuietKernel holds that the kernel logs no complaint during a test, and
+// keeps no memory.
+func wantQuietKernel(t *testing.T) {
+	t.Helper()
+	needPrivilege(t)
+	log, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Seek(log, 0, unix.SEEK_END)
+	}
+	if err != nil {
+		t.Fatalf("read the kernel's log: %v", err)
+	}
+	before := kernelMemory(t)
+	t.Cleanup(func() {
+		defer unix.Close(log)
+		record := make([]byte, 8192)
+		for {
+			n, err := unix.Read(log, record)
+			if err != nil {
+				break // EAGAIN at the end
+			}
+			for _, bad := range []string{"WARNING:", "BUG:", "Oops", "unregister_netdevice", "stalled pool"} {
+				if strings.Contains(string(record[:n]), bad) {
+					t.Errorf("the kernel says %s", record[:n])
+				}
+			}
+		}
+		const slack = 64 << 10 // others use the machine too
+		if after := kernelMemory(t); after > before+slack {
+			t.Errorf("the kernel used %d KiB before and %d KiB after", before, after)
+		}
+	})
+}
+
+// kernelMemory is how much memory the kernel cannot give back, in KiB.
+func kernelMemory(t *testing.T) int {
+	t.Helper()
+	info, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(info)) {
+		var kib int
+		if n, _ := fmt.Sscanf(line, "SUnreclaim: %d kB", &kib); n == 1 {
+			return kib
+		}
+	}
+	t.Fatal("/proc/meminfo has no SUnreclaim")
+	return 0
+}
+
+// typed is a request to try: legal, and as choices have it. Illegal ones may
+// break several rules at once.
+type typed struct {
+	file, program string
+	legal         func() any
+	vary          func(e *entropy) any
+}
+
+var (
+	someSizes   = []int{0, 1, 13, 14, 15, 33, 34, 64, 64, 64, 100, 1500, 3520, 3521, 3712, 3713, 4096, 4097, 9000, 73152, 73153, 80_000, 300_000}
+	someNumbers = []int{0, 0, 0, 0, 1, 2, 14, 63, 64, 65, 65535, 65536, 65537, 70_000, -1, -1 << 31, 1<<31 - 1}
+	someRepeats = []int{0, 1, 2, 3, -1}
+)
+
+// somePacket is one of many sizes and protocols.
+func somePacket(e *entropy) []byte {
+	packet := make([]byte, someSizes[e.n(len(someSizes))])
+	if len(packet) >= ethHLen {
+		binary.BigEndian.PutUint16(packet[12:], pick[uint16](e, 0x88b5, 0x88b5, ethPIP, ethPIPv6))
+	}
+	return packet
+}
+
+func someSKB(e *entropy) (s SKB) {
+	number := func() int { return pick(e, 0, 0, pick(e, someNumbers...)) }
+	s.Mark, s.Priority = uint32(e.n(3)), uint32(e.n(3))
+	s.IngressIfindex, s.Ifindex, s.WireLen, s.GSOSegs, s.GSOSize = number(), number(), number(), number(), number()
+	return s
+}
+
+func someSKBRequest(e *entropy) skbRequest {
+	return skbRequest{Packet: somePacket(e), Context: someSKB(e), ChecksumComplete: e.n(4) == 0,
+		LinearSize: pick(e, 0, 0, 0, pick(e, someNumbers...)), Repeat: pick(e, someRepeats...), NoOutput: e.n(2) == 0}
+}
+
+var typedTargets = []typed{
+	{"xdp", "xdp_pass", func() any { return XDP{Packet: frame(64)} }, func(e *entropy) any {
+		return XDP{Packet: somePacket(e), Metadata: make([]byte, pick(e, 0, 0, 0, 3, 4, 5, 32, 36, 216, 220, 300)),
+			IngressIfindex: pick(e, 0, 0, 1, 77, 99, -1, 1<<31-1), RxQueueIndex: pick(e, 0, 0, 0, 1, 99, -1),
+			LinearSize: pick(e, 0, 0, pick(e, someNumbers...)), Repeat: pick(e, 0, 0, 0, 0, 1, -1), NoOutput: e.n(2) == 0}
+	}},
+	{"tc", "tc_verdict", func() any { return TC{Packet: frame(64)} }, func(e *entropy) any { return TC(someSKBRequest(e)) }},
+	{"socket_filter", "socket_filter", func() any { return SocketFilter{Packet: frame(64)} }, func(e *entropy) any { return SocketFilter(someSKBRequest(e)) }},
+	{"cgroup_skb", "cgroup_egress", func() any { return CGroupSKB{Packet: frame(64)} }, func(e *entropy) any { return CGroupSKB(someSKBRequest(e)) }},
+	{"lwt", "lwt_out", func() any { return LWT{Packet: frame(64)} }, func(e *entropy) any {
+		r := someSKBRequest(e)
+		return LWT{r.Packet, r.Context, r.ChecksumComplete, r.Repeat, r.Out, r.NoOutput}
+	}},
+	{"flow_dissector", "flow_dissect", func() any { return FlowDissector{Packet: frame(64)} }, func(e *entropy) any {
+		return FlowDissector{Packet: somePacket(e), Flags: FlowDissectorFlags(pick(e, 0, 1, 1<<31)), Repeat: pick(e, someRepeats...)}
+	}},
+	{"sk_lookup", "sk_lookup", func() any { return SkLookup{Local: addrPort("192.0.2.1:1")} }, func(e *entropy) any {
+		address := func() netip.AddrPort {
+			return pick(e, netip.AddrPort{}, addrPort("192.0.2.1:80"), addrPort("[2001:db8::1]:65535"), addrPort("[fe80::1%lo]:1"))
+		}
+		return SkLookup{Protocol: pick(e, someNumbers...), Local: address(), Remote: address(), Repeat: pick(e, someRepeats...)}
+	}},
+	{"netfilter", "netfilter_hook", func() any { return Netfilter{Packet: udp4(somewhere, 1)} }, func(e *entropy) any {
+		return Netfilter{Packet: pick(e, somePacket(e), udp4(somewhere, 1), udp6(1)), Hook: NFHook(e.n(7)),
+			Family: pick(e, NFFamily(0), NFIPv4, NFIPv6, NFFamily(7)), Repeat: pick(e, someRepeats...)}
+	}},
+	{"raw_tracepoint", "raw_tp", func() any { return RawTracepoint{Args: make([]uint64, 2)} }, func(e *entropy) any {
+		return RawTracepoint{Args: make([]uint64, e.n(14)), CPU: pick(e, CPU{}, OnCPU(0), OnCPU(1), OnCPU(4000), OnCPU(-1), OnCPU(1<<31-1))}
+	}},
+	{"syscall", "syscall_add", func() any { return Syscall{Context: new(addContext)} }, func(e *entropy) any {
+		return Syscall{Context: pick[any](e, nil, new(addContext), new(uint64), new([65535]byte), new([65536]byte), new(bool), new(int), new(struct{}), addContext{})}
+	}},
+	{"struct_ops", "test_1", func() any { return StructOps{State: new(int32)} }, func(e *entropy) any {
+		return StructOps{State: pick(e, nil, new(int32)), Args: make([]uint64, pick(e, 0, 0, 1, 4, 11, 12))}
+	}},
+}
+
+// runAny runs a request of any type.
+func runAny(req any, prog *ebpf.Program) error {
+	out := reflect.ValueOf(req).MethodByName("Run").Call([]reflect.Value{reflect.ValueOf(prog)})
+	err, _ := out[1].Interface().(error)
+	return err
+}
+
+// judge runs a typed request: what is refused names the field that is wrong,
+// and with just that field as in a legal request it is not refused for the
+// same reason again.
+func (c *typed) judge(t testing.TB, prog *ebpf.Program, req any) tally {
+	err := runAny(req, prog)
+	if err == nil {
+		return tally{tried: 1}
+	}
+	var e *Error
+	if !errors.As(err, &e) || e.Err == nil || e.Rule == "" {
+		t.Errorf("%v is not explained", err)
+		return tally{tried: 1, refused: 1, wrong: 1}
+	}
+	if e.Field == "" {
+		t.Logf("unexplained: %v", err)
+		return tally{tried: 1, refused: 1, unexplained: 1}
+	}
+	mended := reflect.New(reflect.TypeOf(req)).Elem()
+	mended.Set(reflect.ValueOf(req))
+	legal, field := reflect.ValueOf(c.legal()), mended
+	for name := range strings.SplitSeq(e.Field, ".") {
+		field, legal = field.FieldByName(name), legal.FieldByName(name)
+	}
+	field.Set(legal)
+	var e2 *Error
+	after := runAny(mended.Interface(), prog)
+	if after != nil && (!errors.As(after, &e2) || e2.Field == e.Field && e2.Rule == e.Rule) {
+		t.Errorf("%v\n\tbut with that mended: %v", err, after)
+		return tally{tried: 1, refused: 1, explained: 1, wrong: 1}
+	}
+	return tally{tried: 1, refused: 1, explained: 1}
+}
+
+// TestDifferentialTyped is TestDifferential with requests as users make them.
+func TestDifferentialTyped(t *testing.T) {
+	for _, c := range typedTargets {
+		t.Run(c.program, func(t *testing.T) {
+			o := load(t, c.file, c.program)
+			e := &entropy{rand: rand.New(rand.NewPCG(5, 6))}
+			var all tally
+			for range *shots {
+				all.add(c.judge(t, o.Program, c.vary(e)))
+				if all.wrong > 10 {
+					t.Fatal("too many")
+				}
+			}
+			t.Logf("%d tried, %d refused, %d explained, %d wrongly, %d unexplained", all.tried, all.refused, all.explained, all.wrong, all.unexplained)
+			if all.refused == 0 || all.refused == all.tried || all.unexplained*100 > all.refused {
+				t.Errorf("%d of %d refused, %d unexplained", all.refused, all.tried, all.unexplained)
 			}
 		})
 	}
