@@ -177,8 +177,6 @@ const (
 	// spread is the least time between two calls at a Rate: a call takes
 	// about 10 µs by itself.
 	spread = 50 * time.Microsecond
-	// dispatcherCost is more than a call should take beyond its frames.
-	dispatcherCost = 8 * time.Millisecond
 )
 
 var liveNames = fieldNames{
@@ -493,9 +491,6 @@ func (r *liveRun) stats(wall time.Duration) LiveStats {
 		s.Calls += ws.Calls
 		nanos += float64(ws.PerFrame) * float64(ws.Frames)
 		s.Workers = append(s.Workers, ws)
-		if w.slow.Load() {
-			s.Held, s.NotHeld = false, errNotEffective
-		}
 	}
 	if s.Frames > 0 {
 		s.PerFrame = time.Duration(nanos / float64(s.Frames))
@@ -509,8 +504,6 @@ func (r *liveRun) stats(wall time.Duration) LiveStats {
 	return s
 }
 
-var errNotEffective = errors.New("the program is attached, but every call still costs as much as without: is the XDP dispatcher full?")
-
 // liveWorker is one thread's part of a run. Counters are written by the thread
 // and read by Progress.
 type liveWorker struct {
@@ -520,7 +513,6 @@ type liveWorker struct {
 	frames, uncertain, missed, batches, calls atomic.Int64
 	nanos                                     atomic.Int64 // the kernel's time on frames
 	wall                                      atomic.Int64 // from the start of the run to the last call's end
-	slow                                      atomic.Bool  // calls take the dispatcher's time although held
 	err                                       error        // written before the thread is done
 }
 
@@ -581,7 +573,7 @@ func (w *liveWorker) loop() {
 			return
 		}
 		if errno == 0 {
-			calls.learn(w, n, end.Sub(begin), time.Duration(a.duration)*time.Duration(n))
+			calls.learn(n, end.Sub(begin), time.Duration(a.duration)*time.Duration(n))
 		}
 	}
 }
@@ -629,24 +621,18 @@ func (w *liveWorker) count(a *attr, n int64, errno syscall.Errno, wall time.Dura
 
 // callSizer finds how many frames make a call of the right length.
 type callSizer struct {
-	run   *liveRun
-	next  int64
-	costs int // calls in a row that took much longer than their frames
+	run  *liveRun
+	next int64
 }
 
-// learn looks at a call of n frames that took so long, the frames of it.
-func (c *callSizer) learn(w *liveWorker, n int64, took, frames time.Duration) {
-	if c.run.held && n > 1 && !w.slow.Load() {
-		if c.costs++; took-frames < dispatcherCost {
-			c.costs = 0
-		}
-		w.slow.Store(c.costs == 5)
-	}
+// learn looks at a call of n frames that took so long, and its frames so much
+// of that.
+func (c *callSizer) learn(n int64, took, frames time.Duration) {
 	if c.run.PerCall > 0 {
 		return
 	}
 	aim := callTime
-	if !c.run.held || w.slow.Load() {
+	if !c.run.held {
 		aim, took = longCallTime, frames
 	}
 	fits := int64(largestCall)

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -1037,5 +1038,89 @@ func TestLiveManyCPUs(t *testing.T) {
 		if int64(perCPU[i]) != w.Frames {
 			t.Errorf("CPU %d saw %d frames, its worker says %d", i, perCPU[i], w.Frames)
 		}
+	}
+}
+
+// TestHoldInFullDispatcher has as many programs as there is room for. The next
+// is none the worse for it: what cannot get in need not be taken out either.
+func TestHoldInFullDispatcher(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	const room = 48 // BPF_DISPATCHER_MAX
+	for range room {
+		prog, err := nothing(ebpf.XDP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer prog.Close()
+		h, err := Hold(prog)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+	}
+	h, err := Hold(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	var calls []time.Duration
+	for range 21 {
+		begin := time.Now()
+		if _, err := (XDP{Packet: frame(64), Repeat: 100, NoOutput: true}).Run(o.Program); err != nil {
+			t.Fatal(err)
+		}
+		calls = append(calls, time.Since(begin))
+	}
+	slices.Sort(calls)
+	if median := calls[len(calls)/2]; median > 5*time.Millisecond && !emulated {
+		t.Errorf("a call takes %v", median)
+	}
+}
+
+// TestLiveErrorsInFlight counts what the tracepoints say of frames that are
+// lost on their way out: the run does not fail.
+func TestLiveErrorsInFlight(t *testing.T) {
+	o := loadLive(t, "xdp_tx")
+	w := newWire(t, 1)
+	lost := countTracepoint(t, "xdp_redirect_err") // since Linux 6.3, as the veth says that it cannot send
+	bulks := countTracepoint(t, "xdp_devmap_xmit") // before, a bulk of up to 16 fails
+	const frames = 1600
+	stats, err := Live{Packet: frame(64), Frames: frames, Ifindex: w.ifA, NetNS: w.a}.Run(soon(t), o.Program)
+	wantExact(t, o, stats, err, frames)
+	if lost() < frames && bulks() < frames/16 {
+		t.Errorf("of %d frames that were lost, tracepoints told of %d, and of %d bulks", frames, lost(), bulks())
+	}
+}
+
+// countTracepoint counts how often a tracepoint fires.
+func countTracepoint(t *testing.T, name string) func() uint64 {
+	t.Helper()
+	count, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { count.Close() })
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.RawTracepoint, License: "GPL", Instructions: asm.Instructions{
+		asm.LoadMapValue(asm.R1, count.FD(), 0),
+		asm.Mov.Imm(asm.R2, 1),
+		asm.StoreXAdd(asm.R1, asm.R2, asm.DWord),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prog.Close()
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: prog})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return func() uint64 {
+		var n uint64
+		if err := count.Lookup(uint32(0), &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
 	}
 }

@@ -1,0 +1,82 @@
+package progrun
+
+import (
+	"slices"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// TestFloor holds that a run costs little more than its system call: medians
+// of paired ratios, for single ones mean nothing on a busy machine. The bench
+// module measures this finely.
+func TestFloor(t *testing.T) {
+	if emulated || raceEnabled {
+		t.Skip("speed is asserted on the machine itself, without the race detector")
+	}
+	const most = 1.3
+	packet, out := frame(64), make([]byte, 64, 16<<10)
+	var ctxIn, ctxOut skBuff
+	ctxIn.mark = 9
+	var mdIn, mdOut xdpMD
+	mdIn.dataEnd = 64
+	for _, c := range []struct {
+		name, file, program string
+		floor               attr
+		run                 func(*ebpf.Program) error
+	}{
+		{"XDP without output", "xdp", "xdp_pass", on(0, packet, nil), func(p *ebpf.Program) error {
+			_, err := XDP{Packet: packet, NoOutput: true}.Run(p)
+			return err
+		}},
+		{"XDP into Out", "xdp", "xdp_pass", on(0, packet, out).withContext(view(&mdIn), view(&mdOut)), func(p *ebpf.Program) error {
+			_, err := XDP{Packet: packet, Out: out}.Run(p)
+			return err
+		}},
+		{"TC with context", "tc", "tc_mark", on(0, packet, out).withContext(view(&ctxIn), view(&ctxOut)), func(p *ebpf.Program) error {
+			_, err := TC{Packet: packet, Context: SKB{Mark: 9}, Out: out}.Run(p)
+			return err
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.file == "xdp" {
+				need(t, HaveXDPContext())
+			}
+			o := load(t, c.file, c.program)
+			ratios := make([]float64, 0, 101)
+			for range cap(ratios) {
+				floor := timeFloor(t, &c.floor, o)
+				begin := time.Now()
+				for range 200 {
+					if err := c.run(o.Program); err != nil {
+						t.Fatal(err)
+					}
+				}
+				ratios = append(ratios, float64(time.Since(begin))/float64(floor))
+			}
+			slices.Sort(ratios)
+			median := ratios[len(ratios)/2]
+			t.Logf("%.2f times the system call", median)
+			if median > most {
+				t.Errorf("a run takes %.2f times its system call, want at most %.2f", median, most)
+			}
+		})
+	}
+}
+
+// timeFloor times the bare system call with an attr that is there already.
+func timeFloor(t *testing.T, a *attr, o *object) time.Duration {
+	sizeOut, ctxSizeOut := a.dataSizeOut, a.ctxSizeOut
+	begin := time.Now()
+	for range 200 {
+		a.progFD, a.dataSizeOut, a.ctxSizeOut = uint32(o.FD()), sizeOut, ctxSizeOut
+		_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_RUN, uintptr(unsafe.Pointer(a)), unsafe.Sizeof(*a))
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	return time.Since(begin)
+}
