@@ -10,7 +10,7 @@ import (
 
 // Error says why a request was refused or failed. Every error of a Run is one:
 //
-//	progrun: XDP.Metadata: 13 bytes: metadata is a multiple of 4 bytes, at most 216 here: invalid argument
+//	progrun: XDP.Metadata: 13 bytes: metadata must be a multiple of 4 bytes, at most 216 here: invalid argument
 //
 // [errors.Is] finds the errno in it, such as unix.EINVAL, and
 // [ebpf.ErrNotSupported] where this kernel cannot do what was asked. A request

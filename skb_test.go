@@ -641,7 +641,7 @@ func TestSKBRefusals(t *testing.T) {
 	}{
 		{"no packet", skbRequest{}, "Packet: 0 bytes: a packet begins with a 14-byte Ethernet header: invalid argument", unix.EINVAL},
 		{"13 bytes", skbRequest{Packet: frame(13)}, "Packet: 13 bytes: a packet begins with a 14-byte Ethernet header: invalid argument", unix.EINVAL},
-		{"wire length below the packet's", skbRequest{Packet: frame(64), Context: SKB{WireLen: 49}}, "Context.WireLen: 49: less than the packet has, which is %d bytes: invalid argument", unix.EINVAL},
+		{"wire length below the packet's", skbRequest{Packet: frame(64), Context: SKB{WireLen: 49}}, "Context.WireLen: 49: less than the packet's length, %d bytes: invalid argument", unix.EINVAL},
 		{"interface that does not exist", skbRequest{Packet: frame(64), Context: SKB{Ifindex: 4242}}, "Context.Ifindex: 4242: no such interface in this thread's network namespace: no such device", unix.ENODEV},
 		{"negative wire length", skbRequest{Packet: frame(64), Context: SKB{WireLen: -1}}, "Context.WireLen: -1: it cannot be negative: invalid argument", unix.EINVAL},
 		{"over-large wire length", skbRequest{Packet: frame(64), Context: SKB{WireLen: 65537}}, "Context.WireLen: 65537: it can be at most 65536: invalid argument", unix.EINVAL},

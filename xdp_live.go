@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -193,22 +192,31 @@ var liveNames = fieldNames{
 // Before the first frame, the request is checked as a whole; an [Error] of
 // that time has Ran at RanNo.
 func (l Live) Run(ctx context.Context, prog *ebpf.Program) (LiveStats, error) {
-	fd, err := xdpTypes.descriptor("Live", prog)
+	_, err := xdpTypes.descriptor("Live", prog)
 	if err == nil {
 		err = l.check(ctx)
-	}
-	if err == nil {
-		err = l.askKernel(prog)
 	}
 	if err != nil {
 		return LiveStats{}, err
 	}
-	defer runtime.KeepAlive(prog)
-	return newLiveRun(&l, ctx, prog, fd).run()
+	// A descriptor of its own: the caller may close prog in the middle, and
+	// the number could then be that of another program.
+	prog, err = prog.Clone()
+	if err != nil {
+		return LiveStats{}, &Error{Request: "Live", Rule: "cannot duplicate the program's descriptor", Err: err}
+	}
+	defer prog.Close()
+	if err := l.askKernel(prog); err != nil {
+		return LiveStats{}, err
+	}
+	return newLiveRun(&l, ctx, prog).run()
 }
 
 // check refuses what the kernel cannot be asked about.
 func (l *Live) check(ctx context.Context) error {
+	if ctx == nil {
+		return refuse("Live", "", "", "the context is nil", syscall.EINVAL)
+	}
 	if err := atLeastEthernet("Live", len(l.Packet)); err != nil {
 		return err
 	}
@@ -272,7 +280,6 @@ func (l *Live) askKernel(prog *ebpf.Program) error {
 	ctx.ingressIfindex = noIfindex
 	a := l.attr(uint32(prog.FD()), data, &ctx)
 	errno := a.ask()
-	runtime.KeepAlive(prog)
 	if errno == syscall.ENODEV {
 		return nil
 	}
@@ -306,7 +313,6 @@ type liveRun struct {
 	*Live
 	ctx      context.Context
 	prog     *ebpf.Program
-	fd       uint32
 	deadline time.Time // of ctx
 	batch    int64
 	perCall  int64 // frames a call, at most
@@ -321,8 +327,8 @@ type liveRun struct {
 	workers []*liveWorker
 }
 
-func newLiveRun(l *Live, ctx context.Context, prog *ebpf.Program, fd uint32) *liveRun {
-	r := &liveRun{Live: l, ctx: ctx, prog: prog, fd: fd, batch: int64(l.batch()), perCall: largestCall}
+func newLiveRun(l *Live, ctx context.Context, prog *ebpf.Program) *liveRun {
+	r := &liveRun{Live: l, ctx: ctx, prog: prog, batch: int64(l.batch()), perCall: largestCall}
 	r.deadline, _ = ctx.Deadline()
 	if l.PerCall > 0 {
 		r.perCall = int64(l.PerCall)
@@ -559,7 +565,7 @@ func (w *liveWorker) loop() {
 		if n == 0 {
 			return
 		}
-		a := r.attr(r.fd, data, &ctx)
+		a := r.attr(uint32(r.prog.FD()), data, &ctx)
 		a.repeat = uint32(n)
 		begin := time.Now()
 		errno := a.ask()

@@ -460,8 +460,8 @@ func TestLiveRefusals(t *testing.T) {
 		{"short packet", Live{Packet: frame(13), Frames: 1}, "Live.Packet: 13 bytes", unix.EINVAL},
 		{"long packet", Live{Packet: frame(4000), Frames: 1}, "Live.Packet: 4000 bytes: the packet is too large for a live frame: at most 3", unix.EINVAL},
 		{"huge packet", Live{Packet: frame(1 << 20), Frames: 1}, "Live.Packet: 1048576 bytes: a live frame fits in a page", unix.EINVAL},
-		{"metadata", Live{Packet: frame(64), Metadata: make([]byte, 5), Frames: 1}, "Live.Metadata: 5 bytes: metadata is a multiple of 4 bytes, at most ", unix.EINVAL},
-		{"much metadata", Live{Packet: frame(64), Metadata: make([]byte, 300), Frames: 1}, "Live.Metadata: 300 bytes: metadata is a multiple of 4 bytes, at most ", unix.EINVAL},
+		{"metadata", Live{Packet: frame(64), Metadata: make([]byte, 5), Frames: 1}, "Live.Metadata: 5 bytes: metadata must be a multiple of 4 bytes, at most ", unix.EINVAL},
+		{"much metadata", Live{Packet: frame(64), Metadata: make([]byte, 300), Frames: 1}, "Live.Metadata: 300 bytes: metadata must be a multiple of 4 bytes, at most ", unix.EINVAL},
 		{"batch", Live{Packet: frame(64), Frames: 1, BatchSize: 257}, "progrun: Live.BatchSize: 257: over the kernel's 256: argument list too long", unix.E2BIG},
 		{"negative batch", Live{Packet: frame(64), Frames: 1, BatchSize: -1}, "Live.BatchSize: -1: it cannot be negative", unix.EINVAL},
 		{"negative frames", Live{Packet: frame(64), Frames: -1}, "Live.Frames: -1: it cannot be negative", unix.EINVAL},
@@ -488,6 +488,26 @@ func TestLiveRefusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLiveOfClosedProgram closes the program in the middle: the run has a
+// descriptor of its own.
+func TestLiveOfClosedProgram(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	closed := false
+	stats, err := Live{Packet: frame(64), Frames: 20_000, Rate: 100_000, ProgressInterval: 10 * time.Millisecond, Progress: func(LiveStats) {
+		if !closed {
+			closed = true
+			o.Program.Close()
+		}
+	}}.Run(soon(t), o.Program)
+	wantExact(t, o, stats, err, 20_000)
+	if !closed {
+		t.Error("the program was not closed")
+	}
+	//lint:ignore SA1012 a mistake that must not panic
+	_, err = Live{Packet: frame(64), Frames: 1}.Run(nil, loadLive(t, "xdp_drop").Program)
+	wantError(t, err, "progrun: Live: the context is nil", unix.EINVAL, RanNo)
 }
 
 func TestLiveUnsupported(t *testing.T) {

@@ -533,9 +533,9 @@ func TestXDPRefusals(t *testing.T) {
 		{"1 byte and metadata", XDP{Packet: frame(1), Metadata: make([]byte, 16)}, "XDP.Packet: 1 byte: ", unix.EINVAL, false},
 		{"larger than any kernel takes", XDP{Packet: make([]byte, maxPacket()+1)}, "no kernel takes more than " + size(maxPacket()) + ": cannot allocate memory", unix.ENOMEM, false},
 		{"larger with metadata", XDP{Packet: make([]byte, maxPacket()), Metadata: make([]byte, 4)}, "no kernel takes more than ", unix.ENOMEM, false},
-		{"metadata of 3 bytes", XDP{Packet: frame(64), Metadata: make([]byte, 3)}, "XDP.Metadata: 3 bytes: metadata is a multiple of 4 bytes, at most %d here: invalid argument", unix.EINVAL, true},
-		{"metadata of 5 bytes", XDP{Packet: frame(64), Metadata: make([]byte, 5)}, "XDP.Metadata: 5 bytes: metadata is a multiple of 4 bytes, at most %d here: invalid argument", unix.EINVAL, true},
-		{"metadata of 300 bytes", XDP{Packet: frame(64), Metadata: make([]byte, 300)}, "XDP.Metadata: 300 bytes: metadata is a multiple of 4 bytes, at most %d here: invalid argument", unix.EINVAL, true},
+		{"metadata of 3 bytes", XDP{Packet: frame(64), Metadata: make([]byte, 3)}, "XDP.Metadata: 3 bytes: metadata must be a multiple of 4 bytes, at most %d here: invalid argument", unix.EINVAL, true},
+		{"metadata of 5 bytes", XDP{Packet: frame(64), Metadata: make([]byte, 5)}, "XDP.Metadata: 5 bytes: metadata must be a multiple of 4 bytes, at most %d here: invalid argument", unix.EINVAL, true},
+		{"metadata of 300 bytes", XDP{Packet: frame(64), Metadata: make([]byte, 300)}, "XDP.Metadata: 300 bytes: metadata must be a multiple of 4 bytes, at most %d here: invalid argument", unix.EINVAL, true},
 		{"queue without interface", XDP{Packet: frame(64), RxQueueIndex: 1}, "XDP.RxQueueIndex: 1: a receive queue needs an interface: invalid argument", unix.EINVAL, true},
 		{"queue beyond the interface's", XDP{Packet: frame(64), IngressIfindex: 1, RxQueueIndex: 1}, "XDP.RxQueueIndex: 1: the interface has no such receive queue: invalid argument", unix.EINVAL, true},
 		{"largest queue", XDP{Packet: frame(64), IngressIfindex: 1, RxQueueIndex: math.MaxInt32}, "XDP.RxQueueIndex: 2147483647: the interface has no such receive queue: invalid argument", unix.EINVAL, true},
@@ -628,7 +628,7 @@ func TestXDPMetadataLimit(t *testing.T) {
 		t.Errorf("metadata of %d bytes: %v", most, err)
 	}
 	_, err := XDP{Packet: frame(64), Metadata: make([]byte, most+4)}.Run(o.Program)
-	wantError(t, err, fmt.Sprintf("XDP.Metadata: %d bytes: metadata is a multiple of 4 bytes, at most %d here", most+4, most), unix.EINVAL, RanNo)
+	wantError(t, err, fmt.Sprintf("XDP.Metadata: %d bytes: metadata must be a multiple of 4 bytes, at most %d here", most+4, most), unix.EINVAL, RanNo)
 	if n := runs(t, o); n != 1 {
 		t.Errorf("ran %d times, want 1", n)
 	}
