@@ -278,9 +278,16 @@ var xdpRules = []rule{
 		broken: func(c *call) bool { return c.batchSize != 0 && !c.live() }},
 	{errno: syscall.E2BIG, field: "batch_size", text: "over the kernel's 256",
 		broken: func(c *call) bool { return c.batchSize > maxBatchSize && c.live() }},
-	{errno: syscall.EINVAL, field: "ctx_size_in", lacking: true,
-		text:   "this kernel takes no XDP context (Linux 5.15): no metadata, interface, queue or linear size",
-		broken: func(c *call) bool { return (c.hasCtxIn || c.hasCtxOut) && !haveXDPContext(c.prog) }},
+	{errno: syscall.EINVAL, field: "ctx.data", value: metadataValue, lacking: true, text: noXDPContext,
+		broken: func(c *call) bool { return c.meta() != 0 && !haveXDPContext(c.prog) }},
+	{errno: syscall.EINVAL, field: "ctx.ingress_ifindex", value: ctxValue(12), lacking: true, text: noXDPContext,
+		broken: func(c *call) bool { return c.u32(12) != 0 && !haveXDPContext(c.prog) }},
+	{errno: syscall.EINVAL, field: "ctx.rx_queue_index", value: ctxValue(16), lacking: true, text: noXDPContext,
+		broken: func(c *call) bool { return c.u32(16) != 0 && !haveXDPContext(c.prog) }},
+	{errno: syscall.EINVAL, field: "ctx.data_end", value: linearValue, lacking: true, text: noXDPContext,
+		broken: func(c *call) bool { return c.u32(4) != c.dataSizeIn && c.hasCtxIn && !haveXDPContext(c.prog) }},
+	{errno: syscall.EINVAL, field: "ctx_size_in", lacking: true, text: noXDPContext,
+		broken: func(c *call) bool { return c.hasCtx() && !haveXDPContext(c.prog) }},
 	{errno: syscall.EINVAL, field: "ctx.data_meta", text: "must be 0", value: ctxValue(8),
 		broken: func(c *call) bool { return c.u32(8) != 0 }},
 	{errno: syscall.EINVAL, field: "ctx.data", value: metadataValue,
@@ -356,6 +363,8 @@ func (c *call) xdpLinear() uint32 {
 
 // live is whether the run is on live frames.
 func (c *call) live() bool { return c.flags&testXDPLiveFrames != 0 }
+
+const noXDPContext = "this kernel takes no context of XDP programs (Linux 5.15)"
 
 // linearValue is the linear size as the request has it: typed ones do not count
 // the metadata.

@@ -559,7 +559,7 @@ func TestXDPRefusals(t *testing.T) {
 			o := load(t, "xdp", "xdp_ctx")
 			text, is := c.text, c.is
 			if c.ctx && lacks(HaveXDPContext()) {
-				text, is = "this kernel takes no XDP context (Linux 5.15)", ebpf.ErrNotSupported
+				text, is = "this kernel takes no context of XDP programs (Linux 5.15)", ebpf.ErrNotSupported
 			} else if strings.Contains(text, "%d") {
 				text = fmt.Sprintf(text, largestMetadata(o.Program))
 			}
@@ -653,7 +653,7 @@ func TestXDPDevmapProgram(t *testing.T) {
 			_, err = XDP{Packet: frame(64)}.Run(prog)
 			text := "the program is for a devmap or a cpumap, or bound to a device: the kernel does not run such programs"
 			if lacks(HaveXDPContext()) { // and so cannot be asked whether the program is to blame
-				text = "the kernel does not say why, and no rule is known that the request breaks"
+				text = "the kernel does not say why: the program may be for a devmap or a cpumap, which it does not run"
 			}
 			wantError(t, err, "progrun: XDP: "+text+": invalid argument", unix.EINVAL, RanNo)
 		})

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/progrun/progrun"
+)
+
+const (
+	liveFrames = 1 << 1  // BPF_F_TEST_XDP_LIVE_FRAMES
+	oneCall    = 1 << 20 // frames a call of the peers
+	liveBatch  = 64
+)
+
+// byOne is the worker that two are compared with.
+const byOne = "progrun-1-worker"
+
+// liveCase is a program on live frames.
+type liveCase struct {
+	name    string
+	spec    *ebpf.ProgramSpec
+	ifindex int
+	faster  float64 // than the C loop that pays for the dispatcher, and Run; 0 if not said
+	sends   bool    // frames should arrive at the far end
+}
+
+func (b *bench) liveCases() []liveCase {
+	return []liveCase{
+		{name: "XDP_DROP", spec: returns(ebpf.XDP, xdpDrop), ifindex: b.wire.ifindex, faster: 1.2},
+		{name: "XDP_TX", spec: returns(ebpf.XDP, xdpTX), ifindex: b.wire.ifindex, faster: 1.13, sends: true},
+		{name: "XDP_REDIRECT", spec: redirects(b.wire.ifindex), ifindex: 1, sends: true},
+		{name: "XDP_PASS", spec: returns(ebpf.XDP, xdpPass), ifindex: b.wire.ifindex},
+	}
+}
+
+// live are the cases of live frames.
+func (b *bench) live() ([]point, error) {
+	var points []point
+	for _, c := range b.liveCases() {
+		p, err := b.livePoint(c)
+		if err != nil {
+			return nil, err
+		}
+		points = append(points, p)
+	}
+	return points, nil
+}
+
+// liveFrames is how many frames make a turn: a few calls of the peers, the
+// first of which pays no more than the others.
+func (b *bench) liveFrames() int {
+	if b.quick {
+		return oneCall
+	}
+	return 8 * oneCall
+}
+
+// livePoint lines up the ways to send frames from one CPU.
+func (b *bench) livePoint(c liveCase) (point, error) {
+	free, err := b.load(c.spec)
+	if err != nil {
+		return point{}, err
+	}
+	held, err := b.loadHeld(c.spec)
+	if err != nil {
+		return point{}, err
+	}
+	peer := job{prog: free, packet: frame(packetSize), repeat: oneCall, flags: liveFrames, batch: liveBatch, callRun: oneCall}
+	peer.ctx = bytesOf(&xdpMD{DataEnd: packetSize, IngressIfindex: uint32(c.ifindex)})
+	keptAttached := peer
+	keptAttached.prog = held
+	p := point{name: c.name, n: b.liveFrames(), slow: true}
+	p.contenders = []contender{
+		b.liveBy(byProgrun, free, c.ifindex, b.cpu),
+		b.liveBy(byHeld, held, c.ifindex, b.cpu),
+	}
+	p.contenders = append(p.contenders, b.c.cFloor(peer)...)
+	for _, f := range b.c.cFloor(keptAttached) {
+		f.by = byCHeld
+		p.contenders = append(p.contenders, f)
+	}
+	p.contenders = append(p.contenders, ciliumLive(free, c.ifindex))
+	if c.sends {
+		p.received = b.wire.received
+	}
+	p.claims = []claim{
+		{label: "times the C loop", of: byC, over: byProgrun, target: c.faster},
+		{label: "times Run", of: byCilium, over: byProgrun, target: c.faster},
+		{label: "of the C loop, both held", of: byCHeld, over: byHeld, sense: atLeast, target: 0.97},
+	}
+	if c.faster > 0 {
+		p.claims[0].sense, p.claims[1].sense = atLeast, atLeast
+	}
+	return p, nil
+}
+
+// liveBy is progrun with a worker on each of the CPUs. The time is that of the
+// whole Run, making and giving up its hold included.
+func (b *bench) liveBy(by string, prog *ebpf.Program, ifindex int, cpus ...int) contender {
+	return timed(by, func(n int) error {
+		stats, err := progrun.Live{
+			Packet: frame(packetSize), Ifindex: ifindex, Frames: int64(n),
+			CPUs: cpus, NetNS: b.wire.near, Held: b.held[prog],
+		}.Run(context.Background(), prog)
+		if err == nil && stats.Frames != int64(n) {
+			err = fmt.Errorf("%d of %d frames", stats.Frames, n)
+		}
+		return err
+	})
+}
+
+func ciliumLive(prog *ebpf.Program, ifindex int) contender {
+	opts := ebpf.RunOptions{
+		Data: frame(packetSize), Context: &xdpMD{DataEnd: packetSize, IngressIfindex: uint32(ifindex)},
+		Repeat: oneCall, Flags: liveFrames, BatchSize: liveBatch,
+	}
+	return timed(byCilium, func(n int) error {
+		for range n / oneCall {
+			if _, err := prog.Run(&opts); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// liveWorkers compares two workers on two queues with one.
+func (b *bench) liveWorkers() ([]point, error) {
+	if len(b.cpus) < 2 {
+		return nil, nil
+	}
+	var points []point
+	for _, c := range b.liveCases() {
+		prog, err := b.loadHeld(c.spec)
+		if err != nil {
+			return nil, err
+		}
+		p := point{name: c.name + ", two workers", n: b.liveFrames(), slow: true}
+		p.contenders = []contender{
+			b.liveBy(byOne, prog, c.ifindex, b.cpu),
+			b.liveBy(byTwo, prog, c.ifindex, b.cpus[0], b.cpus[1]),
+		}
+		p.claims = []claim{{label: "times one worker", of: byOne, over: byTwo, sense: atLeast, target: 1.7}}
+		if c.sends {
+			p.received = b.wire.received
+		}
+		points = append(points, p)
+	}
+	return points, nil
+}
+
+// What a call of live frames costs by itself.
+const (
+	byOneFrame   = "1-frame"
+	byFullFrames = "256-frames"
+)
+
+// heldCalls compares a held call of many frames with one of a single frame.
+func (b *bench) heldCalls() ([]point, error) {
+	var points []point
+	for _, c := range b.liveCases() {
+		prog, err := b.loadHeld(c.spec)
+		if err != nil {
+			return nil, err
+		}
+		raw := progrun.Raw{
+			DataIn: frame(packetSize), Flags: liveFrames,
+			CtxIn: bytesOf(&xdpMD{DataEnd: packetSize, IngressIfindex: uint32(c.ifindex)}),
+		}
+		call := func(by string, frames uint32) contender {
+			raw := raw
+			if raw.Repeat = frames; frames > liveBatch {
+				raw.BatchSize = frames
+			}
+			return timed(by, func(n int) error {
+				for range n {
+					if _, err := raw.Run(prog); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		p := point{name: c.name + ", a held call", contenders: []contender{call(byOneFrame, 1), call(byFullFrames, 256)}}
+		p.claims = []claim{{label: "times a call of one frame", of: byFullFrames, over: byOneFrame}}
+		if c.faster > 0 {
+			p.claims[0].sense, p.claims[0].target = atMost, 5
+		}
+		points = append(points, p)
+	}
+	return points, nil
+}

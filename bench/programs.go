@@ -1,0 +1,45 @@
+package main
+
+import (
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+)
+
+// The verdicts that the programs return.
+const (
+	xdpDrop = 1
+	xdpPass = 2
+	xdpTX   = 3
+)
+
+// returns is a program of two instructions: what is measured is the way there
+// and back.
+func returns(t ebpf.ProgramType, value int32) *ebpf.ProgramSpec {
+	spec := &ebpf.ProgramSpec{
+		Type:         t,
+		License:      "MIT",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, value), asm.Return()},
+	}
+	switch t {
+	case ebpf.Syscall:
+		spec.Flags = unix.BPF_F_SLEEPABLE
+	case ebpf.SkLookup:
+		spec.AttachType = ebpf.AttachSkLookup
+	}
+	return spec
+}
+
+// redirects is an XDP program that sends frames out of an interface.
+func redirects(ifindex int) *ebpf.ProgramSpec {
+	return &ebpf.ProgramSpec{
+		Type:    ebpf.XDP,
+		License: "MIT",
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R1, int32(ifindex)),
+			asm.Mov.Imm(asm.R2, 0),
+			asm.FnRedirect.Call(),
+			asm.Return(),
+		},
+	}
+}
