@@ -44,7 +44,7 @@ func knowsBatchSize() bool {
 	if known := batchSizeKnown.Load(); known != unknown {
 		return known == yes
 	}
-	a := on(^uint32(0), nil, nil)
+	a := on(^uint32(0), nil, nil, nil, nil)
 	a.batchSize = 1
 	switch a.ask() {
 	case syscall.EBADF:
@@ -188,7 +188,7 @@ func HaveXDPLinearSize() error { return xdpLinearSize.result() }
 
 var xdpMultiBuffer = probe{name: "XDP packets of more than one page", typ: ebpf.XDP, since: "5.18",
 	ask: func(fd uint32) syscall.Errno {
-		a := on(fd, make([]byte, os.Getpagesize()), nil)
+		a := on(fd, make([]byte, os.Getpagesize()), nil, nil, nil)
 		return a.run()
 	}}
 
@@ -244,7 +244,7 @@ func HaveChecksumComplete() error { return checksumComplete.result() }
 func runSKB(fd, flags uint32, ctx skBuff) syscall.Errno {
 	packet := make([]byte, 64)
 	binary.BigEndian.PutUint16(packet[12:], 0x88b5) // for local experiments
-	a := on(fd, packet, nil).withContext(view(&ctx), nil)
+	a := on(fd, packet, nil, view(&ctx), nil)
 	a.flags = flags
 	return a.run()
 }
@@ -263,7 +263,7 @@ func HaveRunOnCPU() error { return runOnCPU.result() }
 // probe's program returns BPF_OK, which older kernels turn into 1.
 var flowVerdicts = probe{name: "return values of flow dissectors", typ: ebpf.FlowDissector, since: "6.1",
 	ask: func(fd uint32) syscall.Errno {
-		a := on(fd, make([]byte, 64), nil)
+		a := on(fd, make([]byte, 64), nil, nil, nil)
 		if errno := a.run(); errno != 0 {
 			return errno
 		}
@@ -285,7 +285,7 @@ var cgroupSKBData = probe{name: "data in runs of cgroup_skb programs", typ: ebpf
 		asm.Return().WithSymbol("exit"),
 	},
 	ask: func(fd uint32) syscall.Errno {
-		a := on(fd, make([]byte, 64), nil)
+		a := on(fd, make([]byte, 64), nil, nil, nil)
 		if errno := a.run(); errno != 0 {
 			return errno
 		}
@@ -422,7 +422,7 @@ func canRun(t ebpf.ProgramType) (uint32, error) {
 		return unknown, fmt.Errorf("load a program to ask with: %w", err)
 	}
 	defer prog.Close()
-	a := on(uint32(prog.FD()), nil, nil)
+	a := on(uint32(prog.FD()), nil, nil, nil, nil)
 	switch t {
 	case ebpf.RawTracepoint, ebpf.Syscall:
 		a.repeat = 1
@@ -451,7 +451,7 @@ func dryXDPOn(fd, dataSize, metadata, linear uint32) syscall.Errno {
 		return syscall.EINVAL
 	}
 	ctx := xdpMD{data: metadata, dataEnd: linear, ingressIfindex: noIfindex}
-	a := on(fd, (*s)[:dataSize], nil).withContext(view(&ctx), nil)
+	a := on(fd, (*s)[:dataSize], nil, view(&ctx), nil)
 	return a.ask()
 }
 
@@ -462,7 +462,7 @@ func largestLive(prog *ebpf.Program, metadata uint32) uint32 {
 	defer scratch.Put(s)
 	return largest(ethHLen, uint32(os.Getpagesize()), func(n uint32) bool {
 		ctx := xdpMD{data: metadata, dataEnd: metadata + n, ingressIfindex: noIfindex}
-		a := on(uint32(prog.FD()), (*s)[:metadata+n], nil).withContext(view(&ctx), nil)
+		a := on(uint32(prog.FD()), (*s)[:metadata+n], nil, view(&ctx), nil)
 		a.flags = testXDPLiveFrames
 		return a.ask() == syscall.ENODEV
 	})
@@ -501,7 +501,7 @@ func drySKB(prog *ebpf.Program, dataSize uint32) syscall.Errno {
 		return syscall.EINVAL
 	}
 	ctx := skBuff{ifindex: noIfindex}
-	a := on(uint32(prog.FD()), (*s)[:dataSize], nil).withContext(view(&ctx), nil)
+	a := on(uint32(prog.FD()), (*s)[:dataSize], nil, view(&ctx), nil)
 	return a.ask()
 }
 

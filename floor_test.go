@@ -28,15 +28,15 @@ func TestFloor(t *testing.T) {
 		floor               attr
 		run                 func(*ebpf.Program) error
 	}{
-		{"XDP without output", "xdp", "xdp_pass", on(0, packet, nil), func(p *ebpf.Program) error {
+		{"XDP without output", "xdp", "xdp_pass", on(0, packet, nil, nil, nil), func(p *ebpf.Program) error {
 			_, err := XDP{Packet: packet, NoOutput: true}.Run(p)
 			return err
 		}},
-		{"XDP into Out", "xdp", "xdp_pass", on(0, packet, out).withContext(view(&mdIn), view(&mdOut)), func(p *ebpf.Program) error {
+		{"XDP into Out", "xdp", "xdp_pass", on(0, packet, out, view(&mdIn), view(&mdOut)), func(p *ebpf.Program) error {
 			_, err := XDP{Packet: packet, Out: out}.Run(p)
 			return err
 		}},
-		{"TC with context", "tc", "tc_mark", on(0, packet, out).withContext(view(&ctxIn), view(&ctxOut)), func(p *ebpf.Program) error {
+		{"TC with context", "tc", "tc_mark", on(0, packet, out, view(&ctxIn), view(&ctxOut)), func(p *ebpf.Program) error {
 			_, err := TC{Packet: packet, Context: SKB{Mark: 9}, Out: out}.Run(p)
 			return err
 		}},

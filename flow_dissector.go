@@ -99,7 +99,7 @@ func (r FlowDissector) Run(prog *ebpf.Program) (FlowDissectorResult, error) {
 
 // attr has the keys for its output data: the output context is but an echo.
 func (r *FlowDissector) attr(fd uint32, keys, ctxIn []byte) attr {
-	a := on(fd, r.Packet, keys).withContext(ctxIn, nil)
+	a := on(fd, r.Packet, keys, ctxIn, nil)
 	a.repeat = uint32(r.Repeat)
 	return a
 }

@@ -108,7 +108,7 @@ func (r Netfilter) Run(prog *ebpf.Program) (NetfilterResult, error) {
 }
 
 func (r *Netfilter) attr(fd uint32, ctxIn []byte) attr {
-	a := on(fd, r.Packet, nil).withContext(ctxIn, nil)
+	a := on(fd, r.Packet, nil, ctxIn, nil)
 	a.repeat = uint32(r.Repeat)
 	return a
 }

@@ -74,8 +74,11 @@ func (r RawTracepoint) Run(prog *ebpf.Program) (RawTracepointResult, error) {
 }
 
 func (r *RawTracepoint) attr(fd uint32) attr {
-	args := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(r.Args))), 8*len(r.Args))
-	a := on(fd, nil, nil).withContext(args, nil)
+	var args []byte
+	if len(r.Args) > 0 {
+		args = unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(r.Args))), 8*len(r.Args))
+	}
+	a := on(fd, nil, nil, args, nil)
 	if r.CPU.chosen {
 		a.flags, a.cpu = testRunOnCPU, uint32(r.CPU.n)
 	}

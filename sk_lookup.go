@@ -69,7 +69,7 @@ func (r SkLookup) Run(prog *ebpf.Program) (SkLookupResult, error) {
 }
 
 func (r *SkLookup) attr(fd uint32, ctxIn, ctxOut []byte) attr {
-	a := on(fd, nil, nil).withContext(ctxIn, ctxOut)
+	a := on(fd, nil, nil, ctxIn, ctxOut)
 	a.repeat = uint32(r.Repeat)
 	return a
 }

@@ -257,7 +257,7 @@ func (r skbRequest) run(request string, types programTypes, prog *ebpf.Program) 
 }
 
 func (r *skbRequest) attr(fd uint32, out, ctxIn, ctxOut []byte) attr {
-	a := on(fd, r.Packet, out).withContext(ctxIn, ctxOut)
+	a := on(fd, r.Packet, out, ctxIn, ctxOut)
 	a.repeat = uint32(r.Repeat)
 	if r.ChecksumComplete {
 		a.flags = testSKBChecksumComplete

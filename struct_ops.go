@@ -51,7 +51,7 @@ func (r StructOps) Run(prog *ebpf.Program) (StructOpsResult, error) {
 	}
 	ctx.state.ptr = unsafe.Pointer(r.State)
 	copy(ctx.args[:], r.Args)
-	a := on(fd, nil, nil).withContext(view(&ctx)[:8*(1+len(r.Args))], nil)
+	a := on(fd, nil, nil, view(&ctx)[:8*(1+len(r.Args))], nil)
 	errno := a.ask() // no signal can interrupt this type
 	runtime.KeepAlive(prog)
 	if errno != 0 {

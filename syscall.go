@@ -47,7 +47,7 @@ func (r Syscall) Run(prog *ebpf.Program) (SyscallResult, error) {
 	if err != nil {
 		return SyscallResult{}, err
 	}
-	a := on(fd, nil, nil).withContext(ctx, nil)
+	a := on(fd, nil, nil, ctx, nil)
 	errno := a.ask() // no signal can interrupt this type
 	runtime.KeepAlive(prog)
 	if errno != 0 {

@@ -35,7 +35,7 @@ func (r Tracing) Run(prog *ebpf.Program) (TracingResult, error) {
 	if err != nil {
 		return TracingResult{}, err
 	}
-	a := on(fd, nil, nil)
+	a := on(fd, nil, nil, nil, nil)
 	errno := a.ask() // no signal can interrupt this type
 	runtime.KeepAlive(prog)
 	if errno != 0 {

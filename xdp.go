@@ -132,7 +132,7 @@ func (r XDP) Run(prog *ebpf.Program) (XDPResult, error) {
 }
 
 func (r *XDP) attr(fd uint32, input, out, ctxIn, ctxOut []byte) attr {
-	a := on(fd, input, out).withContext(ctxIn, ctxOut)
+	a := on(fd, input, out, ctxIn, ctxOut)
 	a.repeat = uint32(r.Repeat)
 	return a
 }

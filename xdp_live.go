@@ -296,7 +296,7 @@ func (l *Live) input() ([]byte, xdpMD) {
 }
 
 func (l *Live) attr(fd uint32, data []byte, ctx *xdpMD) attr {
-	a := on(fd, data, nil).withContext(view(ctx), nil)
+	a := on(fd, data, nil, view(ctx), nil)
 	a.flags, a.batchSize = testXDPLiveFrames, uint32(l.batch())
 	return a
 }
