@@ -141,9 +141,9 @@ const (
 	ethPIPv6 = 0x86dd // ETH_P_IPV6
 )
 
-// to decodes the keys.
-func (k *flowKeys) to() FlowKeys {
-	keys := FlowKeys{
+// to decodes the keys, which are too large to be handed about.
+func (k *flowKeys) to(keys *FlowKeys) {
+	*keys = FlowKeys{
 		NHOff: int(k.nhoff), THOff: int(k.thoff), AddrProto: k.addrProto,
 		IsFrag: k.isFrag != 0, IsFirstFrag: k.isFirstFrag != 0, IsEncap: k.isEncap != 0,
 		IPProto: k.ipProto,
@@ -158,7 +158,6 @@ func (k *flowKeys) to() FlowKeys {
 	case ethPIPv6:
 		keys.Src, keys.Dst = netip.AddrFrom16([16]byte(k.addrs[:16])), netip.AddrFrom16([16]byte(k.addrs[16:]))
 	}
-	return keys
 }
 
 // skLookup is struct bpf_sk_lookup. The remote port is big-endian and the

@@ -273,7 +273,8 @@ func TestGoldenFlowKeys(t *testing.T) {
 	} {
 		var k flowKeys
 		copy(view(&k), c.in)
-		if got := k.to(); got != c.want {
+		var got FlowKeys
+		if k.to(&got); got != c.want {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", c.name, got, c.want)
 		}
 	}

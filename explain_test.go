@@ -566,7 +566,7 @@ var typedTargets = []typed{
 		return LWT{r.Packet, r.Context, r.ChecksumComplete, r.Repeat, r.Out, r.NoOutput}
 	}},
 	{"flow_dissector", "flow_dissect", func() any { return FlowDissector{Packet: frame(64)} }, func(e *entropy) any {
-		return FlowDissector{Packet: somePacket(e), Flags: FlowDissectorFlags(pick(e, 0, 1, 1<<31)), Repeat: pick(e, someRepeats...)}
+		return FlowDissector{Packet: somePacket(e), Flags: pick[FlowDissectorFlags](e, 0, 1, 1<<31), Repeat: pick(e, someRepeats...)}
 	}},
 	{"sk_lookup", "sk_lookup", func() any { return SkLookup{Local: addrPort("192.0.2.1:1")} }, func(e *entropy) any {
 		address := func() netip.AddrPort {

@@ -71,19 +71,19 @@ func (r FlowDissector) WithPacket(packet, _ []byte) FlowDissector {
 }
 
 // Run runs prog, of type [ebpf.FlowDissector].
-func (r FlowDissector) Run(prog *ebpf.Program) (FlowDissectorResult, error) {
+func (r FlowDissector) Run(prog *ebpf.Program) (res FlowDissectorResult, err error) {
 	fd, err := flowDissectorTypes.descriptor("FlowDissector", prog)
 	if err == nil {
 		err = r.check()
 	}
 	if err != nil {
-		return FlowDissectorResult{}, err
+		return res, err
 	}
 
-	var in, keys flowKeys
+	var keys flowKeys
 	var ctxIn []byte
 	if r.Flags != 0 {
-		in.flags = uint32(r.Flags)
+		in := flowKeys{flags: uint32(r.Flags)}
 		ctxIn = view(&in)
 	}
 	a := r.attr(fd, view(&keys), ctxIn)
@@ -91,10 +91,12 @@ func (r FlowDissector) Run(prog *ebpf.Program) (FlowDissectorResult, error) {
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		c := callOf("FlowDissector", flowDissectorNames, prog, &a)
-		copy(c.ctx[:], view(&in))
-		return FlowDissectorResult{}, explain(errno, c)
+		copy(c.ctx[:], ctxIn)
+		return res, explain(errno, c)
 	}
-	return FlowDissectorResult{Verdict: flowVerdict(a.retval), Keys: keys.to(), PerRun: a.perRun()}, nil
+	res.Verdict, res.PerRun = flowVerdict(a.retval), a.perRun()
+	keys.to(&res.Keys)
+	return res, nil
 }
 
 // attr has the keys for its output data: the output context is but an echo.

@@ -68,9 +68,11 @@ func (r TC) WithPacket(packet, out []byte) TC {
 }
 
 // Run runs prog, of type [ebpf.SchedCLS] or [ebpf.SchedACT].
-func (r TC) Run(prog *ebpf.Program) (TCResult, error) {
-	res, err := skbRequest(r).run("TC", tcTypes, prog)
-	return TCResult{TCVerdict(res.retval), res.packet, res.context, res.perRun}, err
+func (r TC) Run(prog *ebpf.Program) (res TCResult, err error) {
+	var retval uint32
+	retval, res.Packet, res.PerRun, err = (*skbRequest)(&r).run("TC", tcTypes, prog, &res.Context)
+	res.Verdict = TCVerdict(retval)
+	return res, err
 }
 
 // SocketFilter runs a socket filter on a packet. Packet begins with an
@@ -103,9 +105,11 @@ func (r SocketFilter) WithPacket(packet, out []byte) SocketFilter {
 }
 
 // Run runs prog, of type [ebpf.SocketFilter].
-func (r SocketFilter) Run(prog *ebpf.Program) (SocketFilterResult, error) {
-	res, err := skbRequest(r).run("SocketFilter", socketFilterTypes, prog)
-	return SocketFilterResult{SocketFilterVerdict(res.retval), res.packet, res.context, res.perRun}, err
+func (r SocketFilter) Run(prog *ebpf.Program) (res SocketFilterResult, err error) {
+	var retval uint32
+	retval, res.Packet, res.PerRun, err = (*skbRequest)(&r).run("SocketFilter", socketFilterTypes, prog, &res.Context)
+	res.Verdict = SocketFilterVerdict(retval)
+	return res, err
 }
 
 // CGroupSKB runs a cgroup_skb program on a packet. Packet begins with an
@@ -142,12 +146,14 @@ func (r CGroupSKB) WithPacket(packet, out []byte) CGroupSKB {
 }
 
 // Run runs prog, of type [ebpf.CGroupSKB].
-func (r CGroupSKB) Run(prog *ebpf.Program) (CGroupSKBResult, error) {
-	res, err := skbRequest(r).run("CGroupSKB", cgroupSKBTypes, prog)
-	if err != nil {
-		return CGroupSKBResult{}, err
+func (r CGroupSKB) Run(prog *ebpf.Program) (res CGroupSKBResult, err error) {
+	var retval uint32
+	retval, res.Packet, res.PerRun, err = (*skbRequest)(&r).run("CGroupSKB", cgroupSKBTypes, prog, &res.Context)
+	res.Verdict = CGroupSKBVerdict(retval)
+	if err == nil {
+		res.Sight = cgroupSKBSight()
 	}
-	return CGroupSKBResult{CGroupSKBVerdict(res.retval), res.packet, res.context, res.perRun, cgroupSKBSight()}, nil
+	return res, err
 }
 
 // LWT runs a lightweight tunnel program on a packet. Packet begins with an
@@ -183,12 +189,15 @@ func (r LWT) WithPacket(packet, out []byte) LWT {
 
 // Run runs prog, of type [ebpf.LWTIn], [ebpf.LWTOut], [ebpf.LWTXmit] or
 // [ebpf.LWTSeg6Local].
-func (r LWT) Run(prog *ebpf.Program) (LWTResult, error) {
-	res, err := skbRequest{
+func (r LWT) Run(prog *ebpf.Program) (res LWTResult, err error) {
+	q := skbRequest{
 		Packet: r.Packet, Context: r.Context, ChecksumComplete: r.ChecksumComplete,
 		Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput,
-	}.run("LWT", lwtTypes, prog)
-	return LWTResult{LWTVerdict(res.retval), res.packet, res.context, res.perRun}, err
+	}
+	var retval uint32
+	retval, res.Packet, res.PerRun, err = q.run("LWT", lwtTypes, prog, &res.Context)
+	res.Verdict = LWTVerdict(retval)
+	return res, err
 }
 
 // skbRequest is what the requests of the skb family have in common: all.
@@ -202,13 +211,6 @@ type skbRequest struct {
 	NoOutput         bool
 }
 
-type skbResult struct {
-	retval  uint32
-	packet  []byte
-	context SKB
-	perRun  time.Duration
-}
-
 var skbNames = fieldNames{
 	"data_size_in": "Packet", "data_size_out": "Out", "flags": "ChecksumComplete",
 	"ctx_size_in": "Context", "ctx.data_end": "LinearSize", "ctx.ifindex": "Context.Ifindex",
@@ -216,19 +218,22 @@ var skbNames = fieldNames{
 	"ctx.wire_len": "Context.WireLen", "ctx.gso_segs": "Context.GSOSegs",
 }
 
-func (r skbRequest) run(request string, types programTypes, prog *ebpf.Program) (skbResult, error) {
+// run gives what is in a result, the context by way of a pointer: it is large,
+// and copies of it show in the time of a run.
+func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program, context *SKB) (retval uint32, packet []byte, perRun time.Duration, err error) {
 	fd, err := types.descriptor(request, prog)
 	if err == nil {
 		err = r.check(request)
 	}
 	if err != nil {
-		return skbResult{}, err
+		return 0, nil, 0, err
 	}
 
 	var o output
-	var in, out skBuff
 	var ctxIn, ctxOut []byte
+	var after *skBuff
 	if r.LinearSize != 0 || r.Context != (SKB{}) {
+		var in skBuff
 		in.from(&r.Context, r.LinearSize)
 		ctxIn = view(&in)
 	}
@@ -236,7 +241,8 @@ func (r skbRequest) run(request string, types programTypes, prog *ebpf.Program) 
 		// A helper can make the packet as large as four pages.
 		o = outputFor(r.Out, len(r.Packet)+4*os.Getpagesize())
 		defer o.release()
-		ctxOut = view(&out)
+		var out skBuff
+		after, ctxOut = &out, view(&out)
 	}
 	a := r.attr(fd, o.buf, ctxIn, ctxOut)
 	errno := a.run()
@@ -244,16 +250,15 @@ func (r skbRequest) run(request string, types programTypes, prog *ebpf.Program) 
 	if errno != 0 {
 		c := callOf(request, skbNames, prog, &a)
 		c.dataSizeOut = uint32(len(o.buf))
-		copy(c.ctx[:], view(&in))
+		copy(c.ctx[:], ctxIn)
 		copy(c.head[:], r.Packet)
-		return skbResult{}, explain(errno, c)
+		return 0, nil, 0, explain(errno, c)
 	}
 
-	res := skbResult{retval: a.retval, perRun: a.perRun()}
 	if !r.NoOutput {
-		res.packet, res.context = o.take(r.Out, a.dataSizeOut), out.to()
+		packet, *context = o.take(r.Out, a.dataSizeOut), after.to()
 	}
-	return res, nil
+	return a.retval, packet, a.perRun(), nil
 }
 
 func (r *skbRequest) attr(fd uint32, out, ctxIn, ctxOut []byte) attr {

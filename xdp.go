@@ -80,50 +80,52 @@ func (r XDP) WithPacket(packet, out []byte) XDP {
 }
 
 // Run runs prog, of type [ebpf.XDP].
-func (r XDP) Run(prog *ebpf.Program) (XDPResult, error) {
+func (r XDP) Run(prog *ebpf.Program) (res XDPResult, err error) {
 	fd, err := xdpTypes.descriptor("XDP", prog)
 	if err == nil {
 		err = r.check()
 	}
 	if err != nil {
-		return XDPResult{}, err
+		return res, err
 	}
 
-	input := joined{packet: r.Packet}
+	input := r.Packet
 	if len(r.Metadata) > 0 {
-		input = join(r.Metadata, r.Packet)
-		defer input.release()
+		s := scratch.Get().(*[]byte)
+		defer scratch.Put(s)
+		input = append(append((*s)[:0], r.Metadata...), r.Packet...)
 	}
 	var o output
 	if !r.NoOutput {
-		o = outputFor(r.Out, len(input.packet)+xdpHeadroom+os.Getpagesize())
+		o = outputFor(r.Out, len(input)+xdpHeadroom+os.Getpagesize())
 		defer o.release()
 	}
-	var in, out xdpMD
+	var after xdpMD
 	var ctxIn, ctxOut []byte
 	// Only a context tells how much of the output is metadata.
 	if r.needsContext() || !r.NoOutput && haveXDPContext(prog) {
-		in, ctxIn = r.context(), view(&in)
+		before := r.context()
+		ctxIn = view(&before)
 		if !r.NoOutput {
-			ctxOut = view(&out)
+			ctxOut = view(&after)
 		}
 	}
-	a := r.attr(fd, input.packet, o.buf, ctxIn, ctxOut)
+	a := r.attr(fd, input, o.buf, ctxIn, ctxOut)
 	errno := a.run()
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		c := callOf("XDP", xdpNames, prog, &a)
 		c.dataSizeOut = uint32(len(o.buf))
-		copy(c.ctx[:], view(&in))
-		return XDPResult{}, explain(errno, c)
+		copy(c.ctx[:], ctxIn)
+		return res, explain(errno, c)
 	}
 
-	res := XDPResult{Action: XDPAction(a.retval), PerRun: a.perRun()}
+	res.Action, res.PerRun = XDPAction(a.retval), a.perRun()
 	if !r.NoOutput {
 		all := o.take(r.Out, a.dataSizeOut)
-		m := min(int(out.data), len(all))
+		m := min(int(after.data), len(all))
 		res.Metadata, res.Packet = all[:m:m], all[m:]
-		res.LinearSize = max(0, int(out.dataEnd)-m)
+		res.LinearSize = max(0, int(after.dataEnd)-m)
 	}
 	if len(r.Packet) > r.linearSize() {
 		res.Sight = fragsSight(prog)
@@ -205,18 +207,3 @@ func (r *XDP) linearSize() int {
 	}
 	return linear
 }
-
-// joined is metadata and packet in one buffer.
-type joined struct {
-	packet  []byte
-	scratch *[]byte
-}
-
-func join(metadata, packet []byte) joined {
-	s := scratch.Get().(*[]byte)
-	n := copy(*s, metadata)
-	n += copy((*s)[n:], packet)
-	return joined{packet: (*s)[:n], scratch: s}
-}
-
-func (j joined) release() { scratch.Put(j.scratch) }
