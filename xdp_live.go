@@ -459,9 +459,11 @@ func (r *liveRun) finish(err error) (LiveStats, error) {
 		}
 	}
 	if r.Frames > 0 && r.left.Load() > 0 {
-		why := context.Cause(r.ctx)
+		why := r.ctx.Err()
 		if why == nil { // the workers look at the clock, and may be ahead of the context
 			why = context.DeadlineExceeded
+		} else if cause := context.Cause(r.ctx); cause != why {
+			why = fmt.Errorf("%w: %w", why, cause)
 		}
 		return stats, &Error{Request: "Live", Field: "Frames", Value: strconv.FormatInt(r.Frames, 10),
 			Rule: fmt.Sprintf("the context ended after %d", stats.Frames), Ran: ranIf(stats.Frames > 0), Err: why}

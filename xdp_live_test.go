@@ -399,6 +399,13 @@ func TestLiveContextEndsFirst(t *testing.T) {
 	wantError(t, err, "progrun: Live.Frames: 1125899906842624: the context ended after ", context.DeadlineExceeded, RanYes)
 	wantExact(t, o, stats, nil, stats.Frames)
 
+	cause := errors.New("enough")
+	caused, end := context.WithCancelCause(context.Background())
+	end(cause)
+	_, err = Live{Packet: frame(64), Frames: 10}.Run(caused, o.Program)
+	wantError(t, err, "the context ended after 0: context canceled: enough", context.Canceled, RanNo)
+	wantError(t, err, "enough", cause, RanNo)
+
 	before := liveCount(t, o)
 	stats, err = Live{Packet: frame(64), Frames: 10}.Run(ctx, o.Program)
 	wantError(t, err, "the context ended after 0: context deadline exceeded", context.DeadlineExceeded, RanNo)

@@ -160,7 +160,7 @@ func send(ctx context.Context, o options, p *programs, w *wire, r *report) error
 		CPUs:      o.cpus,
 		Progress:  func(s progrun.LiveStats) { r.progress(s, p.received()) },
 	}.Run(ctx, p.Generate)
-	if err != nil && (ctx.Err() == nil || !errors.Is(err, context.Cause(ctx))) {
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	r.totals(stats, p.settled(stats.Frames+stats.Uncertain))

@@ -230,8 +230,8 @@ func thingsOf(t *testing.T, pid int) things {
 			switch {
 			case name == "link_id":
 				have.links = append(have.links, uint32(id))
-			case name == "prog_id" && !bytes.Contains(info, []byte("link_id")):
-				have.programs = append(have.programs, uint32(id))
+			case name == "prog_id" && !bytes.Contains(info, []byte("link_id")) && !slices.Contains(have.programs, uint32(id)):
+				have.programs = append(have.programs, uint32(id)) // once, however many descriptors it has
 			}
 		}
 	}
