@@ -32,16 +32,7 @@ func golden(t *testing.T, n int, fields []field) []byte {
 				t.Fatalf("%d bytes in a field of %d at %d", len(v), f.size, f.offset)
 			}
 		case int:
-			switch f.size {
-			case 1:
-				at[0] = byte(v)
-			case 2:
-				binary.NativeEndian.PutUint16(at, uint16(v))
-			case 4:
-				binary.NativeEndian.PutUint32(at, uint32(v))
-			case 8:
-				binary.NativeEndian.PutUint64(at, uint64(v))
-			}
+			put(at, uint64(v))
 		case unsafe.Pointer:
 			// 64 bits on every machine, so that a 32-bit program and a 64-bit
 			// kernel agree.

@@ -84,8 +84,8 @@ type Live struct {
 	// context ends. 0 leaves it to the run, which makes calls of a few
 	// milliseconds.
 	PerCall int
-	// Rate is how many frames a second to run, over all CPUs; 0 means as
-	// many as can be. Frames are spread evenly, in bursts of at most one
+	// Rate is how many frames a second to run, over all CPUs, at most
+	// 1,000,000,000; 0 means as many as can be. Frames are spread evenly, in bursts of at most one
 	// batch; time that was lost is not made up for, but counted in
 	// [LiveStats.Missed].
 	Rate int
