@@ -85,9 +85,10 @@ type Live struct {
 	// milliseconds.
 	PerCall int
 	// Rate is how many frames a second to run, over all CPUs, at most
-	// 1,000,000,000; 0 means as many as can be. Frames are spread evenly, in bursts of at most one
-	// batch; time that was lost is not made up for, but counted in
-	// [LiveStats.Missed].
+	// 1,000,000,000; 0 means as many as can be. Frames are spread evenly, in
+	// bursts of at most one batch. A worker that was held up catches up at
+	// 1.25 times its rate, if it was for 20 ms or less; frames that are later
+	// than that are not run but counted in [LiveStats.Missed].
 	Rate int
 	// CPUs are those to run on, with one worker thread for each. None means
 	// one worker wherever the scheduler puts it.
@@ -110,7 +111,8 @@ type LiveStats struct {
 	// Frames is how many frames the program ran on. If Uncertain is not 0, it
 	// may have been up to that many more.
 	Frames, Uncertain int64
-	// Missed is how many frames Rate asked for that could not be run in time.
+	// Missed is how many frames Rate asked for, up to the last that ran, that
+	// could not be run in time.
 	Missed int64
 	// Batches is how many batches the kernel made of them, in how many Calls.
 	Batches, Calls int64
@@ -156,7 +158,7 @@ type LiveLimit uint8
 
 const (
 	LimitCPU        LiveLimit = iota // the kernel's work on each frame
-	LimitRate                        // the request's Rate
+	LimitRate                        // the request's Rate, of which at most 1 % was missed
 	LimitDispatcher                  // entering and leaving the XDP dispatcher, for want of a hold
 )
 
@@ -176,6 +178,10 @@ const (
 	// spread is the least time between two calls at a Rate: a call takes
 	// about 10 µs by itself.
 	spread = 50 * time.Microsecond
+	// makeUp is how far behind its Rate a worker may be and still catch up,
+	// and catchUp how many times faster than Rate that is done.
+	makeUp  = 20 * time.Millisecond
+	catchUp = 1.25
 )
 
 var liveNames = fieldNames{
@@ -504,7 +510,7 @@ func (r *liveRun) stats(wall time.Duration) LiveStats {
 		s.PerFrame = time.Duration(nanos / float64(s.Frames))
 	}
 	switch {
-	case r.Rate > 0 && s.Missed == 0:
+	case r.Rate > 0 && s.Missed <= s.Frames/100:
 		s.LimitedBy = LimitRate
 	case s.NotHeld != nil:
 		s.LimitedBy = LimitDispatcher
@@ -565,6 +571,9 @@ func (w *liveWorker) loop() {
 		}
 		n := w.take(want)
 		if n == 0 {
+			if r.paced > 0 && r.left.Load() > 0 {
+				pace.giveUp(w, float64(w.wall.Load()), r.paced)
+			}
 			return
 		}
 		a := r.attr(uint32(r.prog.FD()), data, &ctx)
@@ -580,7 +589,9 @@ func (w *liveWorker) loop() {
 			w.err = explain(errno, c)
 			return
 		}
-		if errno == 0 {
+		if r.paced > 0 {
+			pace.ran(n, end.Sub(r.start), end.Sub(begin))
+		} else if errno == 0 {
 			calls.learn(n, end.Sub(begin), time.Duration(a.duration)*time.Duration(n))
 		}
 	}
@@ -651,43 +662,61 @@ func (c *callSizer) learn(n int64, took, frames time.Duration) {
 	c.next = max(fits/c.run.batch, 1) * c.run.batch
 }
 
-// pace spreads a worker's frames over time: frames fall due one by one, and
-// those that could not be run within a batch's time are given up.
+// pace spreads a worker's frames over time. Frames fall due one by one. A worker
+// that has fallen behind catches up little by little, so that no two batches
+// touch, and gives up what is too late for that.
 type pace struct {
 	run      *liveRun
 	interval float64       // ns a frame
 	due      float64       // when the next frame is, in ns since the start
+	next     float64       // when the next call may begin, likewise
 	late     time.Duration // what sleeps have been late lately
+	usual    time.Duration // what a call takes if nothing holds it up
 }
 
 func newPace(r *liveRun) pace {
 	if r.Rate == 0 {
 		return pace{}
 	}
-	return pace{run: r, interval: 1e9 * float64(len(r.workers)) / float64(r.Rate)}
+	return pace{run: r, interval: 1e9 * float64(len(r.workers)) / float64(r.Rate), usual: time.Second}
 }
 
 // wait sleeps until a call's worth of frames is due, and says how many are.
 func (p *pace) wait(w *liveWorker) int64 {
-	least := p.run.paced
-	if p.run.Frames > 0 {
-		least = max(1, min(least, p.run.left.Load()))
+	r := p.run
+	least := r.paced
+	if r.Frames > 0 {
+		least = max(1, min(least, r.left.Load()))
 	}
 	// The first frame of a call is due at p.due, and the last one when the
 	// call may begin.
-	at := time.Duration(p.due + float64(least-1)*p.interval)
-	p.sleepUntil(p.run.start.Add(at))
-	now := float64(time.Since(p.run.start))
-	n := int64((now-p.due)/p.interval) + 1
-	if late := n - p.run.batch; late > 0 {
+	at := max(p.next, p.due+float64(least-1)*p.interval)
+	p.sleepUntil(r.start.Add(time.Duration(at)))
+	now := float64(time.Since(r.start))
+	p.giveUp(w, now, max(r.batch, int64(float64(makeUp)/p.interval)))
+	n := min(p.owed(now), r.batch, r.perCall)
+	if !r.held {
+		n = 1 // any more would cost the dispatcher's time
+	}
+	return max(1, n)
+}
+
+// ran books a call of n frames that ended at a time and took so long.
+func (p *pace) ran(n int64, end, took time.Duration) {
+	// What a call takes longer than usual may have been before its frames,
+	// and is no distance to the next ones.
+	p.usual = min(took, p.usual+p.usual/16)
+	p.due += float64(n) * p.interval
+	p.next = float64(end-p.usual) + float64(n)*p.interval/catchUp
+}
+
+// owed is how many frames are due at a time.
+func (p *pace) owed(at float64) int64 { return int64((at-p.due)/p.interval) + 1 }
+
+// giveUp forgets the frames that are due at a time, but for some.
+func (p *pace) giveUp(w *liveWorker, at float64, but int64) {
+	if late := p.owed(at) - but; late > 0 {
 		w.missed.Add(late)
 		p.due += float64(late) * p.interval
 	}
-	n = max(1, min(n, p.run.batch))
-	if !p.run.held {
-		n = 1 // any more would cost the dispatcher's time
-	}
-	n = min(n, p.run.perCall)
-	p.due += float64(n) * p.interval
-	return n
 }

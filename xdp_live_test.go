@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -414,6 +415,9 @@ func TestLiveContextEndsFirst(t *testing.T) {
 	}
 }
 
+// TestLivePace runs at rates that the machine can carry. It may be busy with
+// something else for longer than can be caught up with, but not most of the
+// time.
 func TestLivePace(t *testing.T) {
 	for _, c := range []struct {
 		rate    int
@@ -422,26 +426,47 @@ func TestLivePace(t *testing.T) {
 		{10, nil}, {1000, nil}, {100_000, nil}, {100_000, []int{0, 1}}, {1_000_000, nil},
 	} {
 		t.Run(fmt.Sprint(c.rate, c.workers), func(t *testing.T) {
-			o := loadLive(t, "xdp_drop")
-			duration := 2 * time.Second
+			tries, off := 3, 0
 			if emulated {
-				duration = 300 * time.Millisecond
+				tries = 1
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), duration)
-			defer cancel()
-			stats, err := Live{Packet: frame(64), Rate: c.rate, CPUs: c.workers}.Run(ctx, o.Program)
-			wantExact(t, o, stats, err, stats.Frames)
-			if emulated {
-				return
+			for range tries {
+				stats := livePaced(t, c.rate, c.workers)
+				// The time before the first frame is not the run's.
+				want := float64(c.rate) * stats.Wall.Seconds()
+				t.Logf("%.4f of the rate; %d missed, %d calls, %v", float64(stats.Frames)/want, stats.Missed, stats.Calls, stats.LimitedBy)
+				if !withinOnePercent(stats.Frames+stats.Missed, want) && !emulated {
+					t.Errorf("ran %d and missed %d frames in %v, want %.0f", stats.Frames, stats.Missed, stats.Wall, want)
+				}
+				if withinOnePercent(stats.Frames, want) && stats.LimitedBy == LimitRate {
+					return
+				}
+				off++
 			}
-			// The time before the first frame is not the run's.
-			want := float64(c.rate) * stats.Wall.Seconds()
-			if got := float64(stats.Frames + stats.Missed); got < want*0.99-1 || got > want*1.01+2 {
-				t.Errorf("ran %d and missed %d frames in %v, want %.0f", stats.Frames, stats.Missed, stats.Wall, want)
+			if off > tries/2 && !emulated {
+				t.Errorf("the rate is off by more than 1 %% in %d of %d runs", off, tries)
 			}
-			t.Logf("%d missed of %.0f; %d calls, %v", stats.Missed, want, stats.Calls, stats.LimitedBy)
 		})
 	}
+}
+
+// withinOnePercent is whether the number of frames is what was wanted by 1 %, and those
+// at the two ends.
+func withinOnePercent(frames int64, want float64) bool {
+	return float64(frames) >= want*0.99-1 && float64(frames) <= want*1.01+2
+}
+
+func livePaced(t *testing.T, rate int, workers []int) LiveStats {
+	o := loadLive(t, "xdp_drop")
+	duration := 2 * time.Second
+	if emulated {
+		duration = 300 * time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), duration)
+	defer cancel()
+	stats, err := Live{Packet: frame(64), Rate: rate, CPUs: workers}.Run(ctx, o.Program)
+	wantExact(t, o, stats, err, stats.Frames)
+	return stats
 }
 
 // TestLivePaceWithoutMakingUp asks for more than the machine can do.
@@ -453,6 +478,50 @@ func TestLivePaceWithoutMakingUp(t *testing.T) {
 	wantExact(t, o, stats, err, stats.Frames)
 	if stats.Missed == 0 || stats.LimitedBy != LimitCPU {
 		t.Errorf("1,000,000,000 frames a second and none missed: %+v", stats)
+	}
+}
+
+// TestLivePaceBursts holds a worker up again and again, by another thread on
+// its CPU, and has the program look at the time of each frame.
+func TestLivePaceBursts(t *testing.T) {
+	for batch, rate := range map[int]int{1: 10_000, 16: 100_000, 64: 100_000} {
+		o := loadLive(t, "xdp_burst")
+		stop := occupy(t, 0)
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		stats, err := Live{Packet: frame(64), Rate: rate, BatchSize: batch, CPUs: []int{0}}.Run(ctx, o.Program)
+		cancel()
+		stop()
+		wantExact(t, o, stats, err, stats.Frames)
+		var bursts []struct{ Last, Frames, Longest uint64 }
+		if err := o.maps["burst"].Lookup(uint32(0), &bursts); err != nil {
+			t.Fatal(err)
+		}
+		longest := int(bursts[0].Longest)
+		if longest > batch || longest < batch && !emulated {
+			t.Errorf("the longest burst has %d frames with batches of %d", longest, batch)
+		}
+		t.Logf("batches of %d: %d frames, %d missed, %d calls", batch, stats.Frames, stats.Missed, stats.Calls)
+	}
+}
+
+// occupy keeps a CPU busy until stop is called.
+func occupy(t *testing.T, cpu int) (stop func()) {
+	var stopped atomic.Bool
+	done := make(chan struct{})
+	go onThread(func() bool {
+		defer close(done)
+		var one unix.CPUSet
+		one.Set(cpu)
+		if err := unix.SchedSetaffinity(0, &one); err != nil {
+			t.Error(err)
+		}
+		for !stopped.Load() {
+		}
+		return false
+	})
+	return func() {
+		stopped.Store(true)
+		<-done
 	}
 }
 

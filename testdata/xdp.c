@@ -61,6 +61,14 @@ enum {
 	PROTOCOLS,
 };
 
+/* Frames that follow one another by less than BURST_GAP_NS. */
+struct burst {
+	__u64 last; /* when the last frame was */
+	__u64 frames; /* of the present burst so far */
+	__u64 longest;
+};
+#define BURST_GAP_NS 25000
+
 PERCPU_ARRAY(verdicts, __u64, 5); /* keyed by xdp_action */
 ARRAY(protocols, __u64, PROTOCOLS);
 
@@ -71,6 +79,7 @@ ARRAY(seen, __u32, 3); /* out: what the context held */
 ARRAY(runs, __u64, 1); /* out: calls */
 PERCPU_ARRAY(frames, __u64, 1); /* out: calls, for each CPU */
 ARRAY(maximum, __u32, 1); /* out: greatest value of the byte */
+PERCPU_ARRAY(burst, struct burst, 1); /* out: the longest burst */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);
@@ -520,4 +529,24 @@ int xdp_increment(struct xdp_md *ctx)
 	if (*byte > parameter(&maximum))
 		store(&maximum, 0, *byte);
 	return parameter(&verdict);
+}
+
+/* Finds the longest burst of frames. */
+SEC("xdp")
+int xdp_burst(struct xdp_md *ctx)
+{
+	__u64 now = bpf_ktime_get_ns();
+	__u32 key = 0;
+	struct burst *b = bpf_map_lookup_elem(&burst, &key);
+
+	count_percpu(&frames, 0);
+	if (!b)
+		return XDP_ABORTED;
+	if (now - b->last > BURST_GAP_NS)
+		b->frames = 0;
+	b->last = now;
+	b->frames += 1;
+	if (b->frames > b->longest)
+		b->longest = b->frames;
+	return XDP_DROP;
 }
