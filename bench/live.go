@@ -24,6 +24,7 @@ type liveCase struct {
 	ifindex int
 	faster  float64 // than the C loop that pays for the dispatcher, and Run; 0 if not said
 	sends   bool    // frames should arrive at the far end
+	stack   bool    // frames cost what the network stack does with them
 }
 
 func (b *bench) liveCases() []liveCase {
@@ -31,7 +32,7 @@ func (b *bench) liveCases() []liveCase {
 		{name: "XDP_DROP", spec: returns(ebpf.XDP, xdpDrop), ifindex: b.wire.ifindex, faster: 1.2},
 		{name: "XDP_TX", spec: returns(ebpf.XDP, xdpTX), ifindex: b.wire.ifindex, faster: 1.13, sends: true},
 		{name: "XDP_REDIRECT", spec: redirects(b.wire.ifindex), ifindex: 1, sends: true},
-		{name: "XDP_PASS", spec: returns(ebpf.XDP, xdpPass), ifindex: b.wire.ifindex},
+		{name: "XDP_PASS", spec: returns(ebpf.XDP, xdpPass), ifindex: b.wire.ifindex, stack: true},
 	}
 }
 
@@ -153,11 +154,14 @@ func (b *bench) liveWorkers() ([]point, error) {
 
 // What a call of live frames costs by itself.
 const (
-	byOneFrame   = "1-frame"
-	byFullFrames = "256-frames"
+	byOneFrame    = "1-frame"
+	byManyFrames  = "256-frames"
+	byOneFrameC   = "1-frame-c"
+	byManyFramesC = "256-frames-c"
 )
 
-// heldCalls compares a held call of many frames with one of a single frame.
+// heldCalls compares a held call of 256 frames with one of a single frame, and
+// has C do the same: what it is above one is the kernel's.
 func (b *bench) heldCalls() ([]point, error) {
 	var points []point
 	for _, c := range b.liveCases() {
@@ -171,21 +175,28 @@ func (b *bench) heldCalls() ([]point, error) {
 		}
 		call := func(by string, frames uint32) contender {
 			raw := raw
-			if raw.Repeat = frames; frames > liveBatch {
-				raw.BatchSize = frames
-			}
-			return timed(by, func(n int) error {
-				for range n {
-					if _, err := raw.Run(prog); err != nil {
-						return err
-					}
-				}
-				return nil
+			raw.Repeat = frames
+			return each(by, func() error {
+				_, err := raw.Run(prog)
+				return err
 			})
 		}
-		p := point{name: c.name + ", a held call", contenders: []contender{call(byOneFrame, 1), call(byFullFrames, 256)}}
-		p.claims = []claim{{label: "times a call of one frame", of: byFullFrames, over: byOneFrame}}
-		if c.faster > 0 {
+		floor := func(by string, frames uint32) []contender {
+			j := job{prog: prog, packet: raw.DataIn, ctx: raw.CtxIn, flags: raw.Flags, repeat: frames}
+			contenders := b.c.cFloor(j)
+			for i := range contenders {
+				contenders[i].by = by
+			}
+			return contenders
+		}
+		p := point{name: c.name + ", a held call", contenders: []contender{call(byOneFrame, 1), call(byManyFrames, 256)}}
+		p.contenders = append(p.contenders, floor(byOneFrameC, 1)...)
+		p.contenders = append(p.contenders, floor(byManyFramesC, 256)...)
+		p.claims = []claim{
+			{label: "times a call of one frame", of: byManyFrames, over: byOneFrame},
+			{label: "the same in C", of: byManyFramesC, over: byOneFrameC},
+		}
+		if !c.stack {
 			p.claims[0].sense, p.claims[0].target = atMost, 5
 		}
 		points = append(points, p)
