@@ -36,7 +36,9 @@ import (
 // over the MTU show in the tracepoint xdp:xdp_redirect_err; a full ring in
 // xdp:xdp_devmap_xmit (its field drops). Of a veth the peer must take XDP
 // frames: it must be up and have a native XDP program, if only one that passes
-// all, or GRO switched on. Else frames are lost without an error.
+// all, or GRO switched on. Else frames are lost without an error. Its ring holds
+// 256 frames, and is emptied between batches at the earliest, so that a
+// BatchSize near 256 can overrun it.
 //
 // # Pages
 //

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -302,21 +303,50 @@ func TestLiveAllThreadsSyscall(t *testing.T) {
 
 // TestLiveStopped has another process stop and continue this one.
 func TestLiveStopped(t *testing.T) {
+	liveInterruptedBy(t, `for i in 1 2 3 4 5 6 7 8 9 10; do kill -STOP $1; kill -CONT $1; sleep 0.02; done`)
+}
+
+// TestLiveFrozen has another process put this one into a cgroup, freeze and
+// thaw it. What it made is gone again whatever becomes of this process.
+func TestLiveFrozen(t *testing.T) {
+	liveInterruptedBy(t, `
+		set -e
+		root=$(mktemp -d)
+		trap 'rmdir $root' EXIT
+		mount -t cgroup2 none $root
+		home=$root$(sed -n s/^0:://p /proc/$1/cgroup)
+		group=$home/progrun-test-$1
+		trap 'echo $1 >$home/cgroup.procs; rmdir $group; umount $root; rmdir $root' EXIT
+		mkdir $group
+		echo $1 >$group/cgroup.procs
+		for i in 1 2 3 4 5 6 7 8 9 10; do
+			echo 1 >$group/cgroup.freeze
+			sleep 0.005
+			echo 0 >$group/cgroup.freeze
+			sleep 0.02
+		done`)
+}
+
+// liveInterruptedBy runs frames while a shell script, whose argument is this
+// process, does something to it.
+func liveInterruptedBy(t *testing.T, script string) {
 	for _, perCall := range []int{0, 64} {
 		o := loadLive(t, "xdp_drop")
-		stopper := exec.Command("sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do kill -STOP $0; kill -CONT $0; sleep 0.02; done", strconv.Itoa(os.Getpid()))
-		if err := stopper.Start(); err != nil {
+		other := exec.Command("sh", "-c", script, "sh", strconv.Itoa(os.Getpid()))
+		other.Stderr = os.Stderr
+		if err := other.Start(); err != nil {
 			t.Fatal(err)
 		}
 		frames := many()
 		stats, err := Live{Packet: frame(64), Frames: frames, PerCall: perCall}.Run(soon(t), o.Program)
-		if err := stopper.Wait(); err != nil {
+		if err := other.Wait(); err != nil {
 			t.Error(err)
 		}
 		wantHonest(t, o, stats, err)
 		if perCall != 0 {
 			wantExact(t, o, stats, err, frames)
 		}
+		t.Logf("%d frames, %d uncertain, %d calls", stats.Frames, stats.Uncertain, stats.Calls)
 	}
 }
 
@@ -1023,6 +1053,51 @@ func TestLiveSilentLoss(t *testing.T) {
 	far := w.count(t)
 	run()
 	wantSoon(t, far, 1000)
+}
+
+// TestLiveGRO sends to a veth whose peer has GRO instead of a program: its
+// stack receives the frames.
+func TestLiveGRO(t *testing.T) {
+	w := newWire(t, 1)
+	o := loadLive(t, "xdp_tx")
+	inNS(t, w.b, func() { switchOnGRO(t, "b") })
+	stats, err := Live{Packet: frame(64), Frames: 1000, Ifindex: w.ifA, NetNS: w.a}.Run(soon(t), o.Program)
+	wantExact(t, o, stats, err, 1000)
+	var received uint64
+	for deadline := time.Now().Add(5 * time.Second); received < 1000 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		inNS(t, w.b, func() {
+			l, err := netlink.LinkByIndex(w.ifB)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			received = l.Attrs().Statistics.RxPackets
+		})
+	}
+	if received < 1000 || received > 1100 { // the stack sends some of its own
+		t.Errorf("%d of 1000 frames arrived", received)
+	}
+}
+
+// switchOnGRO does what ethtool -K does, on an interface of this thread's
+// namespace.
+func switchOnGRO(t *testing.T, name string) {
+	value := struct{ cmd, data uint32 }{unix.ETHTOOL_SGRO, 1}
+	request := struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}{data: unsafe.Pointer(&value)}
+	copy(request.name[:], name)
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer unix.Close(socket)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(socket), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		t.Errorf("switch GRO on: %v", errno)
+	}
 }
 
 // TestLivePass has frames delivered to a UDP socket.
