@@ -21,8 +21,8 @@ const replaced = syscall.Errno(4096)
 // attr nor a buffer on it, while its goroutine is in a system call.
 func progRun(attr unsafe.Pointer, size uintptr) syscall.Errno {
 	res, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_RUN, uintptr(attr), size)
-	if errno == 0 && res != 0 {
-		return replaced
+	if res != 0 && errno == 0 {
+		errno = replaced
 	}
 	return errno
 }

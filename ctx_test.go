@@ -529,12 +529,12 @@ func TestKernelDummyOps(t *testing.T) {
 // TestGoldenPointer holds that a pointer has the same 64 bits as the number.
 func TestGoldenPointer(t *testing.T) {
 	b := heap(make([]byte, 1))
-	p := startOf(b)
+	p := on(0, b, nil, nil, nil).dataIn
 	want := binary.NativeEndian.AppendUint64(nil, uint64(uintptr(unsafe.Pointer(&b[0]))))
 	if !bytes.Equal(view(&p), want) {
 		t.Errorf("got %x, want %x", view(&p), want)
 	}
-	if null := startOf(nil); null != (pointer{}) || fmt.Sprintf("%x", view(&null)) != "0000000000000000" {
+	if null := on(0, nil, nil, nil, nil).dataIn; null != (pointer{}) || fmt.Sprintf("%x", view(&null)) != "0000000000000000" {
 		t.Errorf("no bytes: %x", view(&null))
 	}
 }

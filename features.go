@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -41,9 +40,10 @@ var batchSizeKnown answer
 // Such a kernel also finishes a single run although a signal is pending, for
 // it has 607b9cc92bd7 (5.13), which there is no asking for.
 func knowsBatchSize() bool {
-	if known := batchSizeKnown.Load(); known != unknown {
-		return known == yes
-	}
+	return batchSizeKnown.Load() == yes || batchSizeKnown.Load() == unknown && askForBatchSize()
+}
+
+func askForBatchSize() bool {
 	a := on(^uint32(0), nil, nil, nil, nil)
 	a.batchSize = 1
 	switch a.ask() {
@@ -165,12 +165,11 @@ func HaveXDPContext() error { return xdpContext.result() }
 // programs, but has one. A no of that program can have other reasons, so it
 // is only kept if a program of our own has it too.
 func haveXDPContext(prog *ebpf.Program) bool {
-	switch xdpContext.known.Load() {
-	case yes:
-		return true
-	case no:
-		return false
-	}
+	known := xdpContext.known.Load()
+	return known == yes || known == unknown && askForXDPContext(prog)
+}
+
+func askForXDPContext(prog *ebpf.Program) bool {
 	if dryXDP(prog, 64, 0, 64) == syscall.ENODEV {
 		xdpContext.known.Store(yes)
 		return true
@@ -188,7 +187,7 @@ func HaveXDPLinearSize() error { return xdpLinearSize.result() }
 
 var xdpMultiBuffer = probe{name: "XDP packets of more than one page", typ: ebpf.XDP, since: "5.18",
 	ask: func(fd uint32) syscall.Errno {
-		a := on(fd, make([]byte, os.Getpagesize()), nil, nil, nil)
+		a := on(fd, make([]byte, pageSize), nil, nil, nil)
 		return a.run()
 	}}
 
@@ -460,7 +459,7 @@ func dryXDPOn(fd, dataSize, metadata, linear uint32) syscall.Errno {
 func largestLive(prog *ebpf.Program, metadata uint32) uint32 {
 	s := scratch.Get().(*[]byte)
 	defer scratch.Put(s)
-	return largest(ethHLen, uint32(os.Getpagesize()), func(n uint32) bool {
+	return largest(ethHLen, uint32(pageSize), func(n uint32) bool {
 		ctx := xdpMD{data: metadata, dataEnd: metadata + n, ingressIfindex: noIfindex}
 		a := on(uint32(prog.FD()), (*s)[:metadata+n], nil, view(&ctx), nil)
 		a.flags = testXDPLiveFrames
@@ -512,5 +511,5 @@ func skbTooLarge(prog *ebpf.Program, n uint32) bool {
 
 // largestSKB finds the largest packet.
 func largestSKB(prog *ebpf.Program) uint32 {
-	return largest(64, uint32(maxPacket()), func(n uint32) bool { return drySKB(prog, n) == syscall.ENODEV })
+	return largest(64, uint32(maxPacket), func(n uint32) bool { return drySKB(prog, n) == syscall.ENODEV })
 }

@@ -110,7 +110,7 @@ func (r *FlowDissector) check() error {
 	if err := atLeastEthernet("FlowDissector", len(r.Packet)); err != nil {
 		return err
 	}
-	if most := maxPacket(); len(r.Packet) > most {
+	if len(r.Packet) > maxPacket {
 		return refuse("FlowDissector", "Packet", size(len(r.Packet)), "at most one page", syscall.EINVAL)
 	}
 	return inRange("FlowDissector", "Repeat", r.Repeat, math.MaxUint32)

@@ -191,7 +191,7 @@ func TestFlowDissectorRefusals(t *testing.T) {
 		{"13 bytes", FlowDissector{Packet: frame(13)}, "Packet: 13 bytes: a packet begins with a 14-byte Ethernet header"},
 		{"over a page", FlowDissector{Packet: frame(page + 1)},
 			fmt.Sprintf("Packet: %d bytes: the packet is too large: a flow dissector runs on at most one page, %d bytes here", page+1, page)},
-		{"far over a page", FlowDissector{Packet: frame(maxPacket() + 1)}, fmt.Sprintf("Packet: %d bytes: at most one page", maxPacket()+1)},
+		{"far over a page", FlowDissector{Packet: frame(maxPacket + 1)}, fmt.Sprintf("Packet: %d bytes: at most one page", maxPacket+1)},
 		{"negative repeat", FlowDissector{Packet: frame(64), Repeat: -1}, "Repeat: -1: it cannot be negative"},
 		{"over-large repeat", FlowDissector{Packet: frame(64), Repeat: overLarge(1 << 32)}, "Repeat: 4294967296: it can be at most 4294967295"},
 	} {

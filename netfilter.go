@@ -121,7 +121,7 @@ func (r *Netfilter) check() error {
 	if len(r.Packet) < 20 {
 		return refuse("Netfilter", "Packet", size(len(r.Packet)), "shorter than an IP header, 20 bytes", syscall.EINVAL)
 	}
-	if most := maxPacket(); len(r.Packet) > most {
+	if len(r.Packet) > maxPacket {
 		return refuse("Netfilter", "Packet", size(len(r.Packet)), "must fit in one page with its skb", syscall.EINVAL)
 	}
 	return inRange("Netfilter", "Repeat", r.Repeat, math.MaxUint32)

@@ -85,7 +85,7 @@ func TestNetfilterRefusals(t *testing.T) {
 		{"the last hook that there is not", Netfilter{Packet: v4, Hook: 255}, "Hook: 255: there are the hooks 0 to 4: invalid argument", unix.EINVAL},
 		{"one byte over the limit", Netfilter{Packet: long[:most+1]},
 			fmt.Sprintf("Packet: %d bytes: the packet is too large: it must fit in a page, %d bytes here: invalid argument", most+1, most), unix.EINVAL},
-		{"larger than any kernel takes", Netfilter{Packet: make([]byte, maxPacket()+1)}, "must fit in one page with its skb: invalid argument", unix.EINVAL},
+		{"larger than any kernel takes", Netfilter{Packet: make([]byte, maxPacket+1)}, "must fit in one page with its skb: invalid argument", unix.EINVAL},
 		{"negative repeat", Netfilter{Packet: v4, Repeat: -1}, "Repeat: -1: it cannot be negative: invalid argument", unix.EINVAL},
 		{"over-large repeat", Netfilter{Packet: v4, Repeat: overLarge(1 << 32)}, "Repeat: 4294967296: it can be at most 4294967295: invalid argument", unix.EINVAL},
 	} {

@@ -131,19 +131,17 @@ const (
 // on is an attr for a program, its data and its contexts; each is nil if there
 // is none, but never empty otherwise. It is one literal that the compiler puts
 // where it is wanted: an attr that is filled in piece by piece, and copied, costs
-// a twentieth of a run.
+// a twentieth of a run. Code that is cold after a system call is what it is
+// about, here and wherever a refusal or an explanation is a function of its own.
 func on(fd uint32, dataIn, dataOut, ctxIn, ctxOut []byte) attr {
 	return attr{
 		progFD: fd,
-		dataIn: startOf(dataIn), dataSizeIn: uint32(len(dataIn)),
-		dataOut: startOf(dataOut), dataSizeOut: uint32(len(dataOut)),
-		ctxIn: startOf(ctxIn), ctxSizeIn: uint32(len(ctxIn)),
-		ctxOut: startOf(ctxOut), ctxSizeOut: uint32(len(ctxOut)),
+		dataIn: pointer{ptr: unsafe.Pointer(unsafe.SliceData(dataIn))}, dataSizeIn: uint32(len(dataIn)),
+		dataOut: pointer{ptr: unsafe.Pointer(unsafe.SliceData(dataOut))}, dataSizeOut: uint32(len(dataOut)),
+		ctxIn: pointer{ptr: unsafe.Pointer(unsafe.SliceData(ctxIn))}, ctxSizeIn: uint32(len(ctxIn)),
+		ctxOut: pointer{ptr: unsafe.Pointer(unsafe.SliceData(ctxOut))}, ctxSizeOut: uint32(len(ctxOut)),
 	}
 }
-
-// startOf points an attr at a slice.
-func startOf(b []byte) pointer { return pointer{ptr: unsafe.Pointer(unsafe.SliceData(b))} }
 
 // orNil is nil for an empty slice.
 func orNil(b []byte) []byte {
@@ -167,17 +165,21 @@ const anyType = ^programTypes(1 << ebpf.UnspecifiedProgram)
 // descriptor gives the file descriptor of prog, if prog is of one of these
 // types and still open. The caller keeps prog alive until after the call.
 func (t programTypes) descriptor(request string, prog *ebpf.Program) (uint32, error) {
-	if prog == nil {
-		return 0, refuse(request, "", "", "the program is nil", syscall.EINVAL)
+	if prog != nil && t&(1<<prog.Type()) != 0 && prog.FD() >= 0 {
+		return uint32(prog.FD()), nil
 	}
-	if t&(1<<prog.Type()) == 0 {
-		return 0, wrongType(request, prog.Type(), t)
+	return 0, t.unfit(request, prog)
+}
+
+// unfit says why a program has no descriptor for a request.
+func (t programTypes) unfit(request string, prog *ebpf.Program) error {
+	switch {
+	case prog == nil:
+		return refuse(request, "", "", "the program is nil", syscall.EINVAL)
+	case t&(1<<prog.Type()) == 0:
+		return wrongType(request, prog.Type(), t)
 	}
-	fd := prog.FD()
-	if fd < 0 {
-		return 0, refuse(request, "", "", "the program is closed", syscall.EBADF)
-	}
-	return uint32(fd), nil
+	return refuse(request, "", "", "the program is closed", syscall.EBADF)
 }
 
 func wrongType(request string, have ebpf.ProgramType, want programTypes) error {
@@ -217,32 +219,42 @@ func requestFor(t ebpf.ProgramType) string {
 
 // inRange refuses a number that does not fit where the kernel has it.
 func inRange(request, field string, n int, most uint32) error {
+	if uint64(n) <= uint64(most) {
+		return nil
+	}
+	return outOfRange(request, field, n, most)
+}
+
+func outOfRange(request, field string, n int, most uint32) error {
 	if n < 0 {
 		return refuse(request, field, strconv.Itoa(n), "it cannot be negative", syscall.EINVAL)
 	}
-	if uint64(n) > uint64(most) {
-		return refuse(request, field, strconv.Itoa(n), fmt.Sprintf("it can be at most %d", most), syscall.EINVAL)
-	}
-	return nil
+	return refuse(request, field, strconv.Itoa(n), fmt.Sprintf("it can be at most %d", most), syscall.EINVAL)
 }
 
 // atLeastEthernet refuses a packet that ends before its Ethernet header does.
 // Kernels before 6.14 ran XDP programs on such packets, and read past them.
 func atLeastEthernet(request string, n int) error {
-	if n < ethHLen {
-		return refuse(request, "Packet", size(n), "a packet begins with a 14-byte Ethernet header", syscall.EINVAL)
+	if n >= ethHLen {
+		return nil
 	}
-	return nil
+	return lessThanEthernet(request, n)
 }
+
+func lessThanEthernet(request string, n int) error {
+	return refuse(request, "Packet", size(n), "a packet begins with a 14-byte Ethernet header", syscall.EINVAL)
+}
+
+var pageSize = os.Getpagesize()
 
 // maxPacket is more than any kernel takes: a linear part and as many fragments
 // as a kernel can have, a page each.
-func maxPacket() int { return (maxFrags + 1) * os.Getpagesize() }
+var maxPacket = (maxFrags + 1) * pageSize
 
 // scratch is a pool of buffers that are large enough for any packet, before
 // and after a run.
 var scratch = sync.Pool{New: func() any {
-	b := make([]byte, maxPacket()+xdpHeadroom+os.Getpagesize())
+	b := make([]byte, maxPacket+xdpHeadroom+pageSize)
 	return &b
 }}
 
@@ -260,11 +272,16 @@ func outputFor(out []byte, most int) output {
 	if cap(out) >= most {
 		return output{buf: out[:cap(out)]}
 	}
+	return fromScratch()
+}
+
+func fromScratch() output {
 	s := scratch.Get().(*[]byte)
 	return output{buf: *s, scratch: s}
 }
 
-// take returns the first n bytes, in out's memory as far as that reaches.
+// take returns the first n bytes, in out's memory as far as that reaches, and
+// gives scratch back.
 func (o output) take(out []byte, n uint32) []byte {
 	if uint64(n) > uint64(len(o.buf)) {
 		n = uint32(len(o.buf)) // never beyond what was ours, whatever the kernel says
@@ -272,7 +289,9 @@ func (o output) take(out []byte, n uint32) []byte {
 	if o.scratch == nil {
 		return o.buf[:n]
 	}
-	return append(out[:0], o.buf[:n]...)
+	out = append(out[:0], o.buf[:n]...)
+	o.release()
+	return out
 }
 
 // release gives scratch back.

@@ -3,7 +3,6 @@ package progrun
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 
@@ -133,7 +132,7 @@ var commonRules = []rule{
 		broken: func(c *call) bool { return c.dataSizeOut != 0 }},
 	{errno: syscall.E2BIG, field: "ctx_size_in",
 		text:   "a context is at most a page",
-		broken: func(c *call) bool { return int(c.ctxSizeIn) > os.Getpagesize() && c.ctxSize() != 0 }},
+		broken: func(c *call) bool { return int(c.ctxSizeIn) > pageSize && c.ctxSize() != 0 }},
 	{errno: syscall.E2BIG, field: "ctx_size_in",
 		text:   "what is beyond the end of this kernel's context must be 0",
 		broken: func(c *call) bool { return c.ctxSizeIn > 0 && c.ctxSize() != 0 }},
@@ -230,7 +229,7 @@ var skbRules = []rule{
 
 // fragments is how many pages the packet needs beyond a linear part.
 func (c *call) fragments(linear uint32) int {
-	page := os.Getpagesize()
+	page := pageSize
 	return (int(c.dataSizeIn) - int(min(linear, c.dataSizeIn)) + page - 1) / page
 }
 
@@ -250,7 +249,7 @@ func (c *call) skbLen() uint32 {
 
 // linear is the size of the linear part of an skb.
 func (c *call) linear() uint32 {
-	most := uint32(os.Getpagesize() - skbHeadroom - minTailroom)
+	most := uint32(pageSize - skbHeadroom - minTailroom)
 	if linear := c.u32(80); linear != 0 {
 		most = min(most, max(linear, ethHLen))
 	}
@@ -354,7 +353,7 @@ var xdpRules = []rule{
 
 // xdpLinear is the size of the linear part of an XDP packet, metadata included.
 func (c *call) xdpLinear() uint32 {
-	most := uint32(os.Getpagesize()-xdpHeadroom-minTailroom) + c.meta()
+	most := uint32(pageSize-xdpHeadroom-minTailroom) + c.meta()
 	if c.hasCtx() {
 		most = min(most, c.u32(4))
 	}
@@ -399,7 +398,7 @@ func liveTooLarge(c *call) bool {
 }
 
 func xdpBeyondPage(c *call) bool {
-	return int(c.dataSizeIn) > os.Getpagesize()-xdpHeadroom-320 && lacks(HaveXDPMultiBuffer())
+	return int(c.dataSizeIn) > pageSize-xdpHeadroom-320 && lacks(HaveXDPMultiBuffer())
 }
 
 // flowDissectorRules are those of bpf_prog_test_run_flow_dissector.
@@ -412,8 +411,8 @@ var flowDissectorRules = []rule{
 		broken: func(c *call) bool { return c.dataSizeIn < ethHLen }},
 	{errno: syscall.EINVAL, field: "data_size_in",
 		text:   "the packet is too large: a flow dissector runs on at most one page",
-		broken: func(c *call) bool { return int(c.dataSizeIn) > os.Getpagesize() },
-		limit:  func(c *call) string { return fmt.Sprintf(", %d bytes here", os.Getpagesize()) }},
+		broken: func(c *call) bool { return int(c.dataSizeIn) > pageSize },
+		limit:  func(c *call) string { return fmt.Sprintf(", %d bytes here", pageSize) }},
 	{errno: syscall.EINVAL, field: "ctx_size_in", text: "only the flags of the context can be set",
 		broken: func(c *call) bool { return c.nonZero(56, [2]int{48, 52}) >= 0 },
 		value:  func(c *call) string { return fmt.Sprintf("byte %d is not 0", c.nonZero(56, [2]int{48, 52})) }},
@@ -473,9 +472,9 @@ var netfilterRules = []rule{
 		broken: func(c *call) bool { return !c.nfLocalOut() },
 		value:  func(c *call) string { return fmt.Sprintf("EtherType %#04x", c.etherType()) }},
 	{errno: syscall.EINVAL, field: "data_size_in", text: "the packet is too large: it must fit in a page",
-		broken: func(c *call) bool { return int(c.dataSizeIn) > os.Getpagesize()-skbHeadroom-minTailroom },
+		broken: func(c *call) bool { return int(c.dataSizeIn) > pageSize-skbHeadroom-minTailroom },
 		limit: func(c *call) string {
-			return fmt.Sprintf(", %d bytes here", os.Getpagesize()-skbHeadroom-minTailroom)
+			return fmt.Sprintf(", %d bytes here", pageSize-skbHeadroom-minTailroom)
 		}},
 }
 

@@ -2,7 +2,6 @@ package progrun
 
 import (
 	"math"
-	"os"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -233,14 +232,16 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 	var ctxIn, ctxOut []byte
 	var after *skBuff
 	if r.LinearSize != 0 || r.Context != (SKB{}) {
+		if err := r.Context.check(request); err != nil {
+			return 0, nil, 0, err
+		}
 		var in skBuff
 		in.from(&r.Context, r.LinearSize)
 		ctxIn = view(&in)
 	}
 	if !r.NoOutput {
 		// A helper can make the packet as large as four pages.
-		o = outputFor(r.Out, len(r.Packet)+4*os.Getpagesize())
-		defer o.release()
+		o = outputFor(r.Out, len(r.Packet)+4*pageSize)
 		var out skBuff
 		after, ctxOut = &out, view(&out)
 	}
@@ -248,25 +249,29 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 	errno := a.run()
 	runtime.KeepAlive(prog)
 	if errno != 0 {
-		c := callOf(request, skbNames, prog, &a)
-		c.dataSizeOut = uint32(len(o.buf))
-		copy(c.ctx[:], ctxIn)
-		copy(c.head[:], r.Packet)
-		return 0, nil, 0, explain(errno, c)
+		o.release()
+		return 0, nil, 0, r.explain(errno, request, prog, &a, len(o.buf), ctxIn)
 	}
-
 	if !r.NoOutput {
 		packet, *context = o.take(r.Out, a.dataSizeOut), after.to()
 	}
 	return a.retval, packet, a.perRun(), nil
 }
 
+func (r *skbRequest) explain(errno syscall.Errno, request string, prog *ebpf.Program, a *attr, out int, ctxIn []byte) error {
+	c := callOf(request, skbNames, prog, a)
+	c.dataSizeOut = uint32(out)
+	copy(c.ctx[:], ctxIn)
+	copy(c.head[:], r.Packet)
+	return explain(errno, c)
+}
+
 func (r *skbRequest) attr(fd uint32, out, ctxIn, ctxOut []byte) attr {
 	a := on(fd, r.Packet, out, ctxIn, ctxOut)
-	a.repeat = uint32(r.Repeat)
 	if r.ChecksumComplete {
 		a.flags = testSKBChecksumComplete
 	}
+	a.repeat = uint32(r.Repeat)
 	return a
 }
 
@@ -276,8 +281,8 @@ func (r *skbRequest) check(request string) error {
 	if err := atLeastEthernet(request, len(r.Packet)); err != nil {
 		return err
 	}
-	if most := maxPacket(); len(r.Packet) > most {
-		return refuse(request, "Packet", size(len(r.Packet)), "no kernel takes more than "+size(most), syscall.ENOMEM)
+	if len(r.Packet) > maxPacket {
+		return refuse(request, "Packet", size(len(r.Packet)), "no kernel takes more than "+size(maxPacket), syscall.ENOMEM)
 	}
 	if err := inRange(request, "Repeat", r.Repeat, math.MaxUint32); err != nil {
 		return err
@@ -286,5 +291,5 @@ func (r *skbRequest) check(request string) error {
 		return refuse(request, "LinearSize", strconv.Itoa(r.LinearSize),
 			"must be between 0 and the packet's "+size(len(r.Packet)), syscall.EINVAL)
 	}
-	return r.Context.check(request)
+	return nil
 }

@@ -598,8 +598,8 @@ func TestSKBTooLarge(t *testing.T) {
 		}
 		_, _, err = c.run(o.Program, skbRequest{Packet: frame(most + 1)})
 		wantError(t, err, fmt.Sprintf("progrun: %s.Packet: %d bytes: %s", c.request, most+1, rule), errno, ran)
-		_, _, err = c.run(o.Program, skbRequest{Packet: frame(maxPacket() + 1)})
-		wantError(t, err, c.request+".Packet: "+size(maxPacket()+1)+": no kernel takes more than ", unix.ENOMEM, RanNo)
+		_, _, err = c.run(o.Program, skbRequest{Packet: frame(maxPacket + 1)})
+		wantError(t, err, c.request+".Packet: "+size(maxPacket+1)+": no kernel takes more than ", unix.ENOMEM, RanNo)
 		if n := runs(t, o); n != 1 {
 			t.Errorf("%s: ran %d times, want 1", c.request, n)
 		}

@@ -2,7 +2,6 @@ package progrun
 
 import (
 	"math"
-	"os"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -97,8 +96,7 @@ func (r XDP) Run(prog *ebpf.Program) (res XDPResult, err error) {
 	}
 	var o output
 	if !r.NoOutput {
-		o = outputFor(r.Out, len(input)+xdpHeadroom+os.Getpagesize())
-		defer o.release()
+		o = outputFor(r.Out, len(input)+xdpHeadroom+pageSize)
 	}
 	var after xdpMD
 	var ctxIn, ctxOut []byte
@@ -114,12 +112,9 @@ func (r XDP) Run(prog *ebpf.Program) (res XDPResult, err error) {
 	errno := a.run()
 	runtime.KeepAlive(prog)
 	if errno != 0 {
-		c := callOf("XDP", xdpNames, prog, &a)
-		c.dataSizeOut = uint32(len(o.buf))
-		copy(c.ctx[:], ctxIn)
-		return res, explain(errno, c)
+		o.release()
+		return res, r.explain(errno, prog, &a, len(o.buf), ctxIn)
 	}
-
 	res.Action, res.PerRun = XDPAction(a.retval), a.perRun()
 	if !r.NoOutput {
 		all := o.take(r.Out, a.dataSizeOut)
@@ -131,6 +126,13 @@ func (r XDP) Run(prog *ebpf.Program) (res XDPResult, err error) {
 		res.Sight = fragsSight(prog)
 	}
 	return res, nil
+}
+
+func (r *XDP) explain(errno syscall.Errno, prog *ebpf.Program, a *attr, out int, ctxIn []byte) error {
+	c := callOf("XDP", xdpNames, prog, a)
+	c.dataSizeOut = uint32(out)
+	copy(c.ctx[:], ctxIn)
+	return explain(errno, c)
 }
 
 func (r *XDP) attr(fd uint32, input, out, ctxIn, ctxOut []byte) attr {
@@ -166,8 +168,8 @@ func (r *XDP) check() error {
 	if err := atLeastEthernet("XDP", len(r.Packet)); err != nil {
 		return err
 	}
-	if most := maxPacket(); len(r.Packet)+len(r.Metadata) > most {
-		return refuse("XDP", "Packet", size(len(r.Packet)), "no kernel takes more than "+size(most), syscall.ENOMEM)
+	if len(r.Packet)+len(r.Metadata) > maxPacket {
+		return refuse("XDP", "Packet", size(len(r.Packet)), "no kernel takes more than "+size(maxPacket), syscall.ENOMEM)
 	}
 	if err := inRange("XDP", "IngressIfindex", r.IngressIfindex, math.MaxInt32); err != nil {
 		return err
@@ -192,7 +194,7 @@ func (r *XDP) checkFragments() error {
 	if r.IngressIfindex == 0 {
 		return nil
 	}
-	if most := r.linearSize() + defaultFrags*os.Getpagesize(); len(r.Packet) > most {
+	if most := r.linearSize() + defaultFrags*pageSize; len(r.Packet) > most {
 		return refuse("XDP", "Packet", size(len(r.Packet)),
 			"with an interface, at most "+size(most)+": more fragments would leak a reference to it in some kernels", syscall.ENOMEM)
 	}
@@ -201,7 +203,7 @@ func (r *XDP) checkFragments() error {
 
 // linearSize is how much of the packet is linear at most.
 func (r *XDP) linearSize() int {
-	linear := os.Getpagesize() - xdpHeadroom - minTailroom
+	linear := pageSize - xdpHeadroom - minTailroom
 	if r.LinearSize != 0 {
 		linear = min(linear, r.LinearSize)
 	}

@@ -228,7 +228,7 @@ func (l *Live) check(ctx context.Context) error {
 	if err := atLeastEthernet("Live", len(l.Packet)); err != nil {
 		return err
 	}
-	if most := maxPacket(); len(l.Packet)+len(l.Metadata) > most {
+	if len(l.Packet)+len(l.Metadata) > maxPacket {
 		return refuse("Live", "Packet", size(len(l.Packet)), "a live frame fits in a page", syscall.EINVAL)
 	}
 	if l.BatchSize > maxBatchSize {
