@@ -88,7 +88,10 @@ func (u unsupported) Error() string { return "not supported" }
 func (u unsupported) Unwrap() []error { return []error{ebpf.ErrNotSupported, u.errno} }
 
 // refuse makes the error for a field that breaks a rule, found before the
-// system call, so that nothing ran.
+// system call, so that nothing ran. It is kept out of the way of requests that
+// break none.
+//
+//go:noinline
 func refuse(request, field, value, rule string, errno syscall.Errno) error {
 	return &Error{Request: request, Field: field, Value: value, Rule: rule, Err: errno}
 }

@@ -101,9 +101,7 @@ func (r FlowDissector) Run(prog *ebpf.Program) (res FlowDissectorResult, err err
 
 // attr has the keys for its output data: the output context is but an echo.
 func (r *FlowDissector) attr(fd uint32, keys, ctxIn []byte) attr {
-	a := on(fd, r.Packet, keys, ctxIn, nil)
-	a.repeat = uint32(r.Repeat)
-	return a
+	return repeatedOn(fd, r.Packet, keys, ctxIn, nil, uint32(r.Repeat), 0)
 }
 
 func (r *FlowDissector) check() error {

@@ -108,9 +108,7 @@ func (r Netfilter) Run(prog *ebpf.Program) (NetfilterResult, error) {
 }
 
 func (r *Netfilter) attr(fd uint32, ctxIn []byte) attr {
-	a := on(fd, r.Packet, nil, ctxIn, nil)
-	a.repeat = uint32(r.Repeat)
-	return a
+	return repeatedOn(fd, r.Packet, nil, ctxIn, nil, uint32(r.Repeat), 0)
 }
 
 // check refuses hooks that do not exist, which the kernel does not.

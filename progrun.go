@@ -129,17 +129,23 @@ const (
 )
 
 // on is an attr for a program, its data and its contexts; each is nil if there
-// is none, but never empty otherwise. It is one literal that the compiler puts
-// where it is wanted: an attr that is filled in piece by piece, and copied, costs
-// a twentieth of a run. Code that is cold after a system call is what it is
-// about, here and wherever a refusal or an explanation is a function of its own.
+// is none, but never empty otherwise.
 func on(fd uint32, dataIn, dataOut, ctxIn, ctxOut []byte) attr {
+	return repeatedOn(fd, dataIn, dataOut, ctxIn, ctxOut, 0, 0)
+}
+
+// repeatedOn is on, with a repeat and flags. It is one literal that the compiler
+// puts where it is wanted: an attr that is filled in piece by piece, and copied,
+// costs a twentieth of a run. What a run executes is cold after every system
+// call; that is also why refusals and explanations are functions of their own.
+func repeatedOn(fd uint32, dataIn, dataOut, ctxIn, ctxOut []byte, repeat, flags uint32) attr {
 	return attr{
 		progFD: fd,
 		dataIn: pointer{ptr: unsafe.Pointer(unsafe.SliceData(dataIn))}, dataSizeIn: uint32(len(dataIn)),
 		dataOut: pointer{ptr: unsafe.Pointer(unsafe.SliceData(dataOut))}, dataSizeOut: uint32(len(dataOut)),
 		ctxIn: pointer{ptr: unsafe.Pointer(unsafe.SliceData(ctxIn))}, ctxSizeIn: uint32(len(ctxIn)),
 		ctxOut: pointer{ptr: unsafe.Pointer(unsafe.SliceData(ctxOut))}, ctxSizeOut: uint32(len(ctxOut)),
+		repeat: repeat, flags: flags,
 	}
 }
 
@@ -165,8 +171,10 @@ const anyType = ^programTypes(1 << ebpf.UnspecifiedProgram)
 // descriptor gives the file descriptor of prog, if prog is of one of these
 // types and still open. The caller keeps prog alive until after the call.
 func (t programTypes) descriptor(request string, prog *ebpf.Program) (uint32, error) {
-	if prog != nil && t&(1<<prog.Type()) != 0 && prog.FD() >= 0 {
-		return uint32(prog.FD()), nil
+	if prog != nil && t&(1<<prog.Type()) != 0 {
+		if fd := prog.FD(); fd >= 0 {
+			return uint32(fd), nil
+		}
 	}
 	return 0, t.unfit(request, prog)
 }
@@ -258,46 +266,48 @@ var scratch = sync.Pool{New: func() any {
 	return &b
 }}
 
-// output is where the kernel writes a packet: the caller's buffer where that
-// is surely large enough, else scratch, from which the caller gets a copy.
-// The kernel is always told the size; a result cut short is then impossible,
-// which matters since kernels before 7.2 cut those with fragments wrongly.
-type output struct {
+// buffer is the memory of a packet on its way to the kernel or back: the
+// caller's, or scratch.
+type buffer struct {
 	buf     []byte
 	scratch *[]byte
 }
 
-// outputFor finds the buffer for a result of at most most bytes.
-func outputFor(out []byte, most int) output {
+func fromScratch() buffer {
+	s := scratch.Get().(*[]byte)
+	return buffer{buf: *s, scratch: s}
+}
+
+// outputFor is where the kernel writes a packet of at most most bytes: the
+// caller's buffer where that is surely large enough, else scratch, from which
+// the caller gets a copy. The kernel is always told the size; a result cut
+// short is then impossible, which matters since kernels before 7.2 cut those
+// with fragments wrongly.
+func outputFor(out []byte, most int) buffer {
 	if cap(out) >= most {
-		return output{buf: out[:cap(out)]}
+		return buffer{buf: out[:cap(out)]}
 	}
 	return fromScratch()
 }
 
-func fromScratch() output {
-	s := scratch.Get().(*[]byte)
-	return output{buf: *s, scratch: s}
-}
-
-// take returns the first n bytes, in out's memory as far as that reaches, and
-// gives scratch back.
-func (o output) take(out []byte, n uint32) []byte {
-	if uint64(n) > uint64(len(o.buf)) {
-		n = uint32(len(o.buf)) // never beyond what was ours, whatever the kernel says
+// take returns the first n bytes of an output, in out's memory as far as that
+// reaches, and gives scratch back.
+func (b buffer) take(out []byte, n uint32) []byte {
+	if uint64(n) > uint64(len(b.buf)) {
+		n = uint32(len(b.buf)) // never beyond what was ours, whatever the kernel says
 	}
-	if o.scratch == nil {
-		return o.buf[:n]
+	if b.scratch == nil {
+		return b.buf[:n]
 	}
-	out = append(out[:0], o.buf[:n]...)
-	o.release()
+	out = append(out[:0], b.buf[:n]...)
+	b.release()
 	return out
 }
 
 // release gives scratch back.
-func (o output) release() {
-	if o.scratch != nil {
-		scratch.Put(o.scratch)
+func (b buffer) release() {
+	if b.scratch != nil {
+		scratch.Put(b.scratch)
 	}
 }
 

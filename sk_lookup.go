@@ -69,9 +69,7 @@ func (r SkLookup) Run(prog *ebpf.Program) (SkLookupResult, error) {
 }
 
 func (r *SkLookup) attr(fd uint32, ctxIn, ctxOut []byte) attr {
-	a := on(fd, nil, nil, ctxIn, ctxOut)
-	a.repeat = uint32(r.Repeat)
-	return a
+	return repeatedOn(fd, nil, nil, ctxIn, ctxOut, uint32(r.Repeat), 0)
 }
 
 // check refuses what a bpf_sk_lookup cannot say.

@@ -228,7 +228,7 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 		return 0, nil, 0, err
 	}
 
-	var o output
+	var o buffer
 	var ctxIn, ctxOut []byte
 	var after *skBuff
 	if r.LinearSize != 0 || r.Context != (SKB{}) {
@@ -267,12 +267,11 @@ func (r *skbRequest) explain(errno syscall.Errno, request string, prog *ebpf.Pro
 }
 
 func (r *skbRequest) attr(fd uint32, out, ctxIn, ctxOut []byte) attr {
-	a := on(fd, r.Packet, out, ctxIn, ctxOut)
+	var flags uint32
 	if r.ChecksumComplete {
-		a.flags = testSKBChecksumComplete
+		flags = testSKBChecksumComplete
 	}
-	a.repeat = uint32(r.Repeat)
-	return a
+	return repeatedOn(fd, r.Packet, out, ctxIn, ctxOut, uint32(r.Repeat), flags)
 }
 
 // check refuses what would be cut short on its way to the kernel, or what no

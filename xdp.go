@@ -88,15 +88,14 @@ func (r XDP) Run(prog *ebpf.Program) (res XDPResult, err error) {
 		return res, err
 	}
 
-	input := r.Packet
+	in := buffer{buf: r.Packet}
 	if len(r.Metadata) > 0 {
-		s := scratch.Get().(*[]byte)
-		defer scratch.Put(s)
-		input = append(append((*s)[:0], r.Metadata...), r.Packet...)
+		in = fromScratch()
+		in.buf = append(append(in.buf[:0], r.Metadata...), r.Packet...)
 	}
-	var o output
+	var o buffer
 	if !r.NoOutput {
-		o = outputFor(r.Out, len(input)+xdpHeadroom+pageSize)
+		o = outputFor(r.Out, len(in.buf)+xdpHeadroom+pageSize)
 	}
 	var after xdpMD
 	var ctxIn, ctxOut []byte
@@ -108,8 +107,9 @@ func (r XDP) Run(prog *ebpf.Program) (res XDPResult, err error) {
 			ctxOut = view(&after)
 		}
 	}
-	a := r.attr(fd, input, o.buf, ctxIn, ctxOut)
+	a := r.attr(fd, in.buf, o.buf, ctxIn, ctxOut)
 	errno := a.run()
+	in.release()
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		o.release()
@@ -136,9 +136,7 @@ func (r *XDP) explain(errno syscall.Errno, prog *ebpf.Program, a *attr, out int,
 }
 
 func (r *XDP) attr(fd uint32, input, out, ctxIn, ctxOut []byte) attr {
-	a := on(fd, input, out, ctxIn, ctxOut)
-	a.repeat = uint32(r.Repeat)
-	return a
+	return repeatedOn(fd, input, out, ctxIn, ctxOut, uint32(r.Repeat), 0)
 }
 
 // needsContext is whether the request says anything that only a context can.
