@@ -2,15 +2,12 @@
 
 package progrun
 
-import (
-	"syscall"
-	"unsafe"
-)
+import "syscall"
 
 const supported = false
 
 const replaced = syscall.Errno(4096)
 
-func progRun(unsafe.Pointer, uintptr) syscall.Errno { return enotsupp }
+func progRun(*attr, uintptr) syscall.Errno { return enotsupp }
 
-func progRunBlocked(unsafe.Pointer, uintptr) syscall.Errno { return enotsupp }
+func progRunBlocked(*attr, uintptr) syscall.Errno { return enotsupp }

@@ -40,10 +40,13 @@ var batchSizeKnown answer
 // Such a kernel also finishes a single run although a signal is pending, for
 // it has 607b9cc92bd7 (5.13), which there is no asking for.
 func knowsBatchSize() bool {
-	return batchSizeKnown.Load() == yes || batchSizeKnown.Load() == unknown && askForBatchSize()
+	return batchSizeKnown.Load() == yes || askForBatchSize()
 }
 
 func askForBatchSize() bool {
+	if batchSizeKnown.Load() == no {
+		return false
+	}
 	a := on(^uint32(0), nil, nil, nil, nil)
 	a.batchSize = 1
 	switch a.ask() {

@@ -87,7 +87,12 @@ func (r FlowDissector) Run(prog *ebpf.Program) (res FlowDissectorResult, err err
 		ctxIn = view(&in)
 	}
 	a := r.attr(fd, view(&keys), ctxIn)
-	errno := a.run()
+	var errno syscall.Errno
+	if a.interruptible() {
+		errno = progRunBlocked(&a, attrSize)
+	} else {
+		errno = progRun(&a, attrSize)
+	}
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		c := callOf("FlowDissector", flowDissectorNames, prog, &a)

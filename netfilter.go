@@ -96,7 +96,12 @@ func (r Netfilter) Run(prog *ebpf.Program) (NetfilterResult, error) {
 
 	in := nfHookState{hook: uint8(r.Hook), pf: uint8(r.family())}
 	a := r.attr(fd, view(&in))
-	errno := a.run()
+	var errno syscall.Errno
+	if a.interruptible() {
+		errno = progRunBlocked(&a, attrSize)
+	} else {
+		errno = progRun(&a, attrSize)
+	}
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		c := callOf("Netfilter", netfilterNames, prog, &a)

@@ -83,31 +83,37 @@ type attr struct {
 	tail                    [4]byte
 }
 
-// run hands the attr to the kernel, once. Calls that a signal could interrupt
-// are made with signals blocked; those that none can interrupt pay nothing.
+const attrSize = unsafe.Sizeof(attr{})
+
+// interruptible is whether a signal could cut the call short. Such calls are
+// made with signals blocked; those that none can interrupt pay nothing.
+func (a *attr) interruptible() bool { return a.repeat > 1 || !knowsBatchSize() }
+
+// run hands the attr to the kernel, once. The requests do what it does in their
+// own frame: see progRun.
 func (a *attr) run() syscall.Errno {
-	if a.repeat > 1 || !knowsBatchSize() {
-		return progRunBlocked(unsafe.Pointer(a), unsafe.Sizeof(*a))
+	if a.interruptible() {
+		return progRunBlocked(a, attrSize)
 	}
-	return a.ask()
+	return progRun(a, attrSize)
 }
 
 // ask is run for calls that only ask, and run nothing.
-func (a *attr) ask() syscall.Errno { return progRun(unsafe.Pointer(a), unsafe.Sizeof(*a)) }
+func (a *attr) ask() syscall.Errno { return progRun(a, attrSize) }
 
 // longAttr is an attr with room for fields that later kernels append. A page
 // is the most that the kernel takes.
 type longAttr struct {
 	attr
-	more [4096 - unsafe.Sizeof(attr{})]byte
+	more [4096 - attrSize]byte
 }
 
 // run is that of attr; size is how much of a longAttr to hand over.
 func (a *longAttr) run(size uintptr) syscall.Errno {
-	if a.repeat > 1 || !knowsBatchSize() {
-		return progRunBlocked(unsafe.Pointer(a), size)
+	if a.interruptible() {
+		return progRunBlocked(&a.attr, size)
 	}
-	return progRun(unsafe.Pointer(a), size)
+	return progRun(&a.attr, size)
 }
 
 // Flags of attr, by the names of linux/bpf.h.

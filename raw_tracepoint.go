@@ -65,7 +65,7 @@ func (r RawTracepoint) Run(prog *ebpf.Program) (RawTracepointResult, error) {
 	}
 
 	a := r.attr(fd)
-	errno := a.ask() // no signal can interrupt this type
+	errno := progRun(&a, attrSize) // no signal can interrupt this type
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		return RawTracepointResult{}, explain(errno, callOf("RawTracepoint", rawTracepointNames, prog, &a))

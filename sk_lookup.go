@@ -58,7 +58,12 @@ func (r SkLookup) Run(prog *ebpf.Program) (SkLookupResult, error) {
 	in := r.context()
 	var out skLookup
 	a := r.attr(fd, view(&in), view(&out))
-	errno := a.run()
+	var errno syscall.Errno
+	if a.interruptible() {
+		errno = progRunBlocked(&a, attrSize)
+	} else {
+		errno = progRun(&a, attrSize)
+	}
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		c := callOf("SkLookup", skLookupNames, prog, &a)

@@ -246,7 +246,12 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 		after, ctxOut = &out, view(&out)
 	}
 	a := r.attr(fd, o.buf, ctxIn, ctxOut)
-	errno := a.run()
+	var errno syscall.Errno
+	if a.interruptible() {
+		errno = progRunBlocked(&a, attrSize)
+	} else {
+		errno = progRun(&a, attrSize)
+	}
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		o.release()

@@ -52,7 +52,7 @@ func (r StructOps) Run(prog *ebpf.Program) (StructOpsResult, error) {
 	ctx.state.ptr = unsafe.Pointer(r.State)
 	copy(ctx.args[:], r.Args)
 	a := on(fd, nil, nil, view(&ctx)[:8*(1+len(r.Args))], nil)
-	errno := a.ask() // no signal can interrupt this type
+	errno := progRun(&a, attrSize) // no signal can interrupt this type
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		return StructOpsResult{}, explain(errno, callOf("StructOps", structOpsNames, prog, &a))

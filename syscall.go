@@ -48,7 +48,7 @@ func (r Syscall) Run(prog *ebpf.Program) (SyscallResult, error) {
 		return SyscallResult{}, err
 	}
 	a := on(fd, nil, nil, ctx, nil)
-	errno := a.ask() // no signal can interrupt this type
+	errno := progRun(&a, attrSize) // no signal can interrupt this type
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		return SyscallResult{}, explain(errno, callOf("Syscall", syscallNames, prog, &a))

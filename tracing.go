@@ -36,7 +36,7 @@ func (r Tracing) Run(prog *ebpf.Program) (TracingResult, error) {
 		return TracingResult{}, err
 	}
 	a := on(fd, nil, nil, nil, nil)
-	errno := a.ask() // no signal can interrupt this type
+	errno := progRun(&a, attrSize) // no signal can interrupt this type
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		return TracingResult{}, explain(errno, callOf("Tracing", nil, prog, &a))

@@ -108,7 +108,12 @@ func (r XDP) Run(prog *ebpf.Program) (res XDPResult, err error) {
 		}
 	}
 	a := r.attr(fd, in.buf, o.buf, ctxIn, ctxOut)
-	errno := a.run()
+	var errno syscall.Errno
+	if a.interruptible() {
+		errno = progRunBlocked(&a, attrSize)
+	} else {
+		errno = progRun(&a, attrSize)
+	}
 	in.release()
 	runtime.KeepAlive(prog)
 	if errno != 0 {
