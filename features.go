@@ -333,30 +333,50 @@ func cgroupSKBSight() Sight {
 	return SightUnknown
 }
 
-// fragsSights keeps the answers of fragsSight, by weak.Pointer[ebpf.Program].
+// fragsSights keeps the answers of fragsSight, each a *fragsAnswer, by
+// weak.Pointer[ebpf.Program].
 var fragsSights sync.Map
 
-// fragsSight is what prog sees of a packet in fragments. Nothing that the
-// kernel tells of a program says whether it was loaded with
+// lastFragsSight is the one that was given last: looking one up costs several
+// times as much as comparing it, and most run one program many times.
+var lastFragsSight atomic.Pointer[fragsAnswer]
+
+type fragsAnswer struct {
+	prog  weak.Pointer[ebpf.Program]
+	sight Sight
+}
+
+// fragsSight is what prog sees of a packet in fragments.
+func fragsSight(prog *ebpf.Program) Sight {
+	last := lastFragsSight.Load()
+	if last == nil || last.prog.Value() != prog {
+		last = lookUpFragsSight(prog)
+		lastFragsSight.Store(last)
+	}
+	return last.sight
+}
+
+// lookUpFragsSight finds out what prog sees, unless that is known. Nothing that
+// the kernel tells of a program says whether it was loaded with
 // BPF_F_XDP_HAS_FRAGS. But an array of programs takes only such as agree about
 // it with its first.
-func fragsSight(prog *ebpf.Program) Sight {
+func lookUpFragsSight(prog *ebpf.Program) *fragsAnswer {
 	key := weak.Make(prog)
 	if known, ok := fragsSights.Load(key); ok {
-		return known.(Sight)
+		return known.(*fragsAnswer)
 	}
-	sight := SightUnknown
+	answer := &fragsAnswer{prog: key, sight: SightUnknown}
 	const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS
 	switch {
 	case goesWith(prog, hasFrags):
-		sight = SightWhole
+		answer.sight = SightWhole
 	case goesWith(prog, 0):
-		sight = SightPart
+		answer.sight = SightPart
 	}
-	if _, known := fragsSights.LoadOrStore(key, sight); !known {
+	if _, known := fragsSights.LoadOrStore(key, answer); !known {
 		runtime.AddCleanup(prog, func(key weak.Pointer[ebpf.Program]) { fragsSights.Delete(key) }, key)
 	}
-	return sight
+	return answer
 }
 
 // goesWith is whether an array of programs takes prog after one that was
