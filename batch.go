@@ -36,7 +36,8 @@ type BatchOptions struct {
 	// the order of their inputs means nothing. Results come in the order of
 	// the inputs all the same, but in groups, and up to 128 inputs for each
 	// worker may have been pulled, and run, ahead of the one that was yielded
-	// last. 0 and 1 mean one worker, which runs nothing ahead.
+	// last. Workers run in the network namespace of the calling thread. 0 and
+	// 1 mean one worker, which runs nothing ahead.
 	Workers int
 }
 
@@ -114,6 +115,13 @@ func (g *group[R]) add(packet []byte) {
 // inputs, hands them out in groups, and yields the oldest group when there is
 // no room for another.
 func batchInGroups[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, packets iter.Seq[[]byte], opts BatchOptions, yield func(R, error) bool) {
+	ns, err := currentNetNS()
+	if err != nil {
+		var none R
+		yield(none, &Error{Request: "Batch", Rule: "cannot open this thread's network namespace", Err: err})
+		return
+	}
+	defer ns.close()
 	ahead := groupsAhead * opts.Workers
 	work := make(chan *group[R], ahead)
 	var stopped atomic.Bool
@@ -122,13 +130,16 @@ func batchInGroups[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, pack
 	defer close(work)
 	defer stopped.Store(true)
 	for range opts.Workers {
-		workers.Add(1)
-		go func() {
-			defer workers.Done()
-			for g := range work {
-				runGroup(prog, req, g, &stopped)
-			}
-		}()
+		workers.Go(func() {
+			ns.in(func(err error) {
+				if err != nil {
+					err = &Error{Request: "Batch", Rule: cannotMove, Err: err}
+				}
+				for g := range work {
+					runGroup(prog, req, g, err, &stopped)
+				}
+			})
+		})
 	}
 
 	var waiting []*group[R] // in the order of their inputs
@@ -162,14 +173,17 @@ func batchInGroups[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, pack
 	}
 }
 
-// runGroup runs the inputs of a group, until someone says stop.
-func runGroup[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, g *group[R], stopped *atomic.Bool) {
+// runGroup runs the inputs of a group, until someone says stop. A worker that
+// cannot run any has the reason in err.
+func runGroup[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, g *group[R], err error, stopped *atomic.Bool) {
 	for i := range g.inputs {
 		if stopped.Load() {
 			break
 		}
 		in := &g.inputs[i]
-		in.res, in.err = req.WithPacket(in.packet, in.out).Run(prog)
+		if in.err = err; err == nil {
+			in.res, in.err = req.WithPacket(in.packet, in.out).Run(prog)
+		}
 	}
 	g.done <- struct{}{}
 }
@@ -190,12 +204,13 @@ func (g *group[R]) yield(opts BatchOptions, yield func(R, error) bool) bool {
 	return true
 }
 
-// numbered says in an error which input it was.
+// numbered is an error that says which input it was.
 func numbered(err error, n int) error {
 	var e *Error
 	if errors.As(err, &e) {
-		e.Input = n
-		return e
+		of := *e
+		of.Input = n
+		return &of
 	}
 	return fmt.Errorf("progrun: input %d: %w", n, err)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -336,6 +337,39 @@ func TestBatchWorkersStop(t *testing.T) {
 			t.Errorf("ran %d times, and later %d, of %d inputs", ran, later, pulled)
 		}
 	}
+}
+
+// TestBatchWorkersNetNS has workers look for interfaces where the caller does,
+// and puts their threads back.
+func TestBatchWorkersNetNS(t *testing.T) {
+	need(t, HaveXDPContext())
+	o := load(t, "xdp", "xdp_count")
+	set(t, o, "verdict", 0, uint32(XDPPass))
+	before := threads(t)
+	const index, inputs = 4711, 1000
+	batch := Batch(o.Program, XDP{IngressIfindex: index}, repeated(frame(64), inputs), BatchOptions{Workers: 2})
+	for _, err := range batch {
+		wantError(t, err, "progrun: input 1: XDP.IngressIfindex: 4711: no such interface", unix.ENODEV, RanNo)
+	}
+	n := 0
+	inNetNS(t, func() {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.Index = "a", index
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "b"}); err != nil {
+			t.Errorf("add a veth pair: %v", err)
+			return
+		}
+		for _, err := range batch {
+			if err != nil {
+				t.Error(err)
+			}
+			n++
+		}
+	})
+	if ran := sum(t, o, "frames", 0); n != inputs || ran != inputs {
+		t.Errorf("%d results, %d runs", n, ran)
+	}
+	wantThreadsRestored(t, before)
 }
 
 // TestBatchWorkersKeepGoing has every third input fail.

@@ -1,7 +1,6 @@
 package progrun
 
 import (
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -110,34 +109,6 @@ func (h *Held) Close() error {
 	return h.err
 }
 
-// onThread runs f on a thread that is locked for it, and waits. The thread ends
-// if f does not report that it left it as it was. It is never the process's
-// first thread: that cannot end, and what it looks like is what the process
-// looks like in /proc.
-func onThread(f func() (restored bool)) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			onThread(f) // elsewhere, as this thread is taken
-			runtime.UnlockOSThread()
-			return
-		}
-		if f() {
-			runtime.UnlockOSThread()
-		}
-	}()
-	<-done
-}
-
-// netNS is an open network namespace.
-type netNS struct {
-	fd    int
-	inode uint64
-	own   bool // fd is ours to close
-}
-
 // openNetNS opens the namespace of a request: 0 is that of the calling thread.
 func openNetNS(fd int) (netNS, error) {
 	if fd == 0 {
@@ -157,64 +128,20 @@ func openNetNS(fd int) (netNS, error) {
 	return ns, nil
 }
 
-func currentNetNS() (netNS, error) {
-	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return netNS{}, err
-	}
-	ns := netNS{fd: fd, own: true}
-	return ns, ns.stat()
-}
-
-func (ns *netNS) stat() error {
-	var st unix.Stat_t
-	err := unix.Fstat(ns.fd, &st)
-	ns.inode = st.Ino
-	return err
-}
-
-// join moves the calling thread into the namespace, and checks that it is
-// there.
-func (ns netNS) join() error {
-	if err := unix.Setns(ns.fd, unix.CLONE_NEWNET); err != nil {
-		return err
-	}
-	if !ns.isCurrent() {
-		return unix.EINVAL
-	}
-	return nil
-}
-
-func (ns netNS) isCurrent() bool {
-	now, err := currentNetNS()
-	if err != nil {
-		return false
-	}
-	defer now.close()
-	return now.inode == ns.inode
-}
-
-func (ns netNS) close() {
-	if ns.own {
-		unix.Close(ns.fd)
-	}
-}
-
 // liveThread is what a worker changes about its thread, and puts back.
 type liveThread struct {
+	movedThread
 	blocked bool
 	signals unix.Sigset_t
 	pinned  bool
 	cpus    unix.CPUSet
-	moved   bool
-	home    netNS
 	slack   int
 }
 
 // enter makes the calling thread a worker's.
 func (t *liveThread) enter(ns netNS, cpu int) error {
 	if err := t.move(ns); err != nil {
-		return err
+		return &Error{Request: "Live", Field: "NetNS", Rule: cannotMove, Err: err}
 	}
 	if cpu >= 0 {
 		if err := t.pin(cpu); err != nil {
@@ -229,21 +156,6 @@ func (t *liveThread) enter(ns netNS, cpu int) error {
 	if slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); err == nil {
 		t.slack = slack
 		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	}
-	return nil
-}
-
-func (t *liveThread) move(ns netNS) error {
-	if ns.isCurrent() {
-		return nil
-	}
-	home, err := currentNetNS()
-	if err != nil {
-		return &Error{Request: "Live", Rule: "cannot open a thread's network namespace", Err: err}
-	}
-	t.home, t.moved = home, true
-	if err := ns.join(); err != nil {
-		return &Error{Request: "Live", Field: "NetNS", Rule: "cannot move a thread into the network namespace, which takes CAP_SYS_ADMIN", Err: err}
 	}
 	return nil
 }
@@ -279,10 +191,7 @@ func (t *liveThread) leave() bool {
 		var now unix.CPUSet
 		ok = unix.SchedSetaffinity(0, &t.cpus) == nil && unix.SchedGetaffinity(0, &now) == nil && now == t.cpus && ok
 	}
-	if t.moved {
-		ok = t.home.join() == nil && ok
-		t.home.close()
-	}
+	ok = t.moveBack() && ok
 	if t.blocked {
 		ok = setSignals(&t.signals, nil) == 0 && ok
 	}

@@ -19,13 +19,7 @@ func Hold(prog *ebpf.Program) (*Held, error) {
 // Close does nothing.
 func (*Held) Close() error { return nil }
 
-func onThread(f func() bool) { f() }
-
-type netNS struct{}
-
 func openNetNS(int) (netNS, error) { return netNS{}, nil }
-
-func (netNS) close() {}
 
 type liveThread struct{}
 

@@ -883,6 +883,13 @@ func TestLiveThreads(t *testing.T) {
 			t.Fatalf("%+v, %v", stats, err)
 		}
 	}
+	wantThreadsRestored(t, before)
+}
+
+// wantThreadsRestored holds that the threads of the process are as they were
+// before, and new ones like those.
+func wantThreadsRestored(t *testing.T, before map[string]threadState) {
+	t.Helper()
 	first := before[strconv.Itoa(os.Getpid())]
 	var changed string
 	for range 100 { // a thread that begins or ends looks odd for a moment

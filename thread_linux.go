@@ -1,0 +1,123 @@
+package progrun
+
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// onThread runs f on a thread that is locked for it, and waits. The thread ends
+// if f does not report that it left it as it was. It is never the process's
+// first thread: that cannot end, and what it looks like is what the process
+// looks like in /proc.
+func onThread(f func() (restored bool)) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			onThread(f) // elsewhere, as this thread is taken
+			runtime.UnlockOSThread()
+			return
+		}
+		if f() {
+			runtime.UnlockOSThread()
+		}
+	}()
+	<-done
+}
+
+// netNS is an open network namespace.
+type netNS struct {
+	fd    int
+	inode uint64
+	own   bool // fd is ours to close
+}
+
+func currentNetNS() (netNS, error) {
+	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return netNS{}, err
+	}
+	ns := netNS{fd: fd, own: true}
+	return ns, ns.stat()
+}
+
+func (ns *netNS) stat() error {
+	var st unix.Stat_t
+	err := unix.Fstat(ns.fd, &st)
+	ns.inode = st.Ino
+	return err
+}
+
+// join moves the calling thread into the namespace, and checks that it is
+// there.
+func (ns netNS) join() error {
+	if err := unix.Setns(ns.fd, unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	if !ns.isCurrent() {
+		return unix.EINVAL
+	}
+	return nil
+}
+
+func (ns netNS) isCurrent() bool {
+	now, err := currentNetNS()
+	if err != nil {
+		return false
+	}
+	defer now.close()
+	return now.inode == ns.inode
+}
+
+func (ns netNS) close() {
+	if ns.own {
+		unix.Close(ns.fd)
+	}
+}
+
+// cannotMove is the rule where a move fails.
+const cannotMove = "cannot move a thread into the network namespace, which takes CAP_SYS_ADMIN"
+
+// in calls f on a thread in the namespace, this one if it is there already, or
+// with the reason why there is none.
+func (ns netNS) in(f func(error)) {
+	if ns.isCurrent() {
+		f(nil)
+		return
+	}
+	onThread(func() bool {
+		var t movedThread
+		f(t.move(ns))
+		return t.moveBack()
+	})
+}
+
+// movedThread is a locked thread that may be away from its network namespace.
+type movedThread struct {
+	moved bool
+	home  netNS
+}
+
+// move takes the calling thread to a namespace.
+func (t *movedThread) move(ns netNS) error {
+	if ns.isCurrent() {
+		return nil
+	}
+	home, err := currentNetNS()
+	if err != nil {
+		return err
+	}
+	t.home, t.moved = home, true
+	return ns.join()
+}
+
+// moveBack undoes move, and reports whether the thread is where it was.
+func (t *movedThread) moveBack() bool {
+	if !t.moved {
+		return true
+	}
+	defer t.home.close()
+	return t.home.join() == nil
+}

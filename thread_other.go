@@ -1,0 +1,16 @@
+//go:build !linux
+
+package progrun
+
+const cannotMove = "there are no network namespaces"
+
+func onThread(f func() bool) { f() }
+
+// netNS is a network namespace, of which other systems have none.
+type netNS struct{}
+
+func currentNetNS() (netNS, error) { return netNS{}, nil }
+
+func (netNS) in(f func(error)) { f(nil) }
+
+func (netNS) close() {}
