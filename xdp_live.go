@@ -171,8 +171,10 @@ func (l LiveLimit) String() string {
 
 const (
 	// callTime is what a call aims at: short enough that a run ends within 10
-	// ms of its context, long enough that the call itself does not matter.
-	callTime = 3 * time.Millisecond
+	// ms of its context even where the machine is suddenly half as fast, long
+	// enough that what a call takes by itself and for the first use of its
+	// pages, some 50 µs, does not matter.
+	callTime = 5 * time.Millisecond
 	// longCallTime takes its place where every call costs tens of ms.
 	longCallTime = 100 * time.Millisecond
 	// largestCall bounds a call whose frames take no time.
