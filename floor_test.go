@@ -18,11 +18,16 @@ func TestFloor(t *testing.T) {
 		t.Skip("speed is asserted on the machine itself, without the race detector")
 	}
 	const most = 1.3
-	packet, out := frame(64), make([]byte, 64, 16<<10)
-	var ctxIn, ctxOut skBuff
-	ctxIn.mark = 9
-	var mdIn, mdOut xdpMD
-	mdIn.dataEnd = 64
+	packet, out := frame(64), make([]byte, 64, 32<<10)
+	mark := skBuff{mark: 9}
+	md := xdpMD{dataEnd: uint32(len(packet))}
+	var markOut skBuff
+	var mdOut xdpMD
+	lookup := SkLookup{Protocol: unix.IPPROTO_TCP, Local: addrPort("192.0.2.1:80")}
+	socket, found := lookup.context(), skLookup{}
+	stop, keys := flowKeys{flags: uint32(FlowStopAtEncap)}, flowKeys{}
+	var add addContext
+	args := []uint64{1, 2}
 	for _, c := range []struct {
 		name, file, program string
 		floor               attr
@@ -32,12 +37,36 @@ func TestFloor(t *testing.T) {
 			_, err := XDP{Packet: packet, NoOutput: true}.Run(p)
 			return err
 		}},
-		{"XDP into Out", "xdp", "xdp_pass", on(0, packet, out, view(&mdIn), view(&mdOut)), func(p *ebpf.Program) error {
+		{"XDP into Out", "xdp", "xdp_pass", on(0, packet, out[:cap(out)], view(&md), view(&mdOut)), func(p *ebpf.Program) error {
 			_, err := XDP{Packet: packet, Out: out}.Run(p)
 			return err
 		}},
-		{"TC with context", "tc", "tc_mark", on(0, packet, out, view(&ctxIn), view(&ctxOut)), func(p *ebpf.Program) error {
+		{"TC without output", "tc", "tc_mark", on(0, packet, nil, nil, nil), func(p *ebpf.Program) error {
+			_, err := TC{Packet: packet, NoOutput: true}.Run(p)
+			return err
+		}},
+		{"TC with context", "tc", "tc_mark", on(0, packet, out[:cap(out)], view(&mark), view(&markOut)), func(p *ebpf.Program) error {
 			_, err := TC{Packet: packet, Context: SKB{Mark: 9}, Out: out}.Run(p)
+			return err
+		}},
+		{"SocketFilter into Out", "socket_filter", "socket_filter", on(0, packet, out[:cap(out)], nil, view(&markOut)), func(p *ebpf.Program) error {
+			_, err := SocketFilter{Packet: packet, Out: out}.Run(p)
+			return err
+		}},
+		{"SkLookup", "sk_lookup", "sk_lookup", on(0, nil, nil, view(&socket), view(&found)), func(p *ebpf.Program) error {
+			_, err := lookup.Run(p)
+			return err
+		}},
+		{"FlowDissector", "flow_dissector", "flow_dissect", on(0, packet, view(&keys), view(&stop), nil), func(p *ebpf.Program) error {
+			_, err := FlowDissector{Packet: packet, Flags: FlowStopAtEncap}.Run(p)
+			return err
+		}},
+		{"Syscall", "syscall", "syscall_add", on(0, nil, nil, view(&add), nil), func(p *ebpf.Program) error {
+			_, err := Syscall{Context: &add}.Run(p)
+			return err
+		}},
+		{"RawTracepoint", "raw_tracepoint", "raw_tp", on(0, nil, nil, unsafe.Slice((*byte)(unsafe.Pointer(&args[0])), 16), nil), func(p *ebpf.Program) error {
+			_, err := RawTracepoint{Args: args}.Run(p)
 			return err
 		}},
 	} {
