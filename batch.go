@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -186,6 +187,7 @@ func runGroup[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, g *group[
 		}
 	}
 	g.done <- struct{}{}
+	runtime.Gosched() // for the one who waits, who else gets a turn when there is no work left
 }
 
 // yield waits for a group and yields what became of it. It reports whether to

@@ -229,21 +229,19 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 	}
 
 	var o buffer
+	var ctx skBuff // both ways: the kernel has read it before it writes
 	var ctxIn, ctxOut []byte
-	var after *skBuff
 	if r.LinearSize != 0 || r.Context != (SKB{}) {
 		if err := r.Context.check(request); err != nil {
 			return 0, nil, 0, err
 		}
-		var in skBuff
-		in.from(&r.Context, r.LinearSize)
-		ctxIn = view(&in)
+		ctx.from(&r.Context, r.LinearSize)
+		ctxIn = view(&ctx)
 	}
 	if !r.NoOutput {
 		// A helper can make the packet as large as four pages.
 		o = outputFor(r.Out, len(r.Packet)+4*pageSize)
-		var out skBuff
-		after, ctxOut = &out, view(&out)
+		ctxOut = view(&ctx)
 	}
 	a := r.attr(fd, o.buf, ctxIn, ctxOut)
 	var errno syscall.Errno
@@ -258,7 +256,7 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 		return 0, nil, 0, r.explain(errno, request, prog, &a, len(o.buf), ctxIn)
 	}
 	if !r.NoOutput {
-		packet, *context = o.take(r.Out, a.dataSizeOut), after.to()
+		packet, *context = o.take(r.Out, a.dataSizeOut), ctx.to()
 	}
 	return a.retval, packet, a.perRun(), nil
 }

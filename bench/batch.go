@@ -31,7 +31,7 @@ func (b *bench) batches() ([]point, error) {
 	verdict := point{name: "XDP, verdict only", contenders: b.batchContenders(prog, packets, true)}
 	output := point{name: "XDP, with output", contenders: b.batchContenders(prog, packets, false)}
 	for _, p := range []*point{&verdict, &output} {
-		p.n, p.slow = inputs, true
+		p.n, p.share = inputs, 30
 		p.claims = []claim{
 			{label: "of the floor's rate", of: byGo, over: byProgrun, sense: atLeast, target: 0.95},
 			{label: "of the floor's rate by 2 workers", of: byGo, over: byTwo, sense: atLeast, target: 1.7},

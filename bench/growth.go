@@ -97,7 +97,10 @@ func (b *bench) byInputs() ([]point, error) {
 		p := step("Batch", n, "%d inputs",
 			timed(byProgrun, again(func(n int) error { _, err := batch.run(n); return err })),
 			timed(byGo, again(func(n int) error { return floorBatch(prog, cycle(packets, n), 0) })))
-		p.n, p.slow = total, true
+		p.n, p.share = total, 100
+		if total > 10_000 {
+			p.share = 10
+		}
 		points = append(points, p)
 	}
 	return points, nil
@@ -143,7 +146,7 @@ func (b *bench) byGoroutines() ([]point, error) {
 					return nil
 				})
 			}))
-		p.n, p.slow = 200*64, true
+		p.n, p.share = 200*64, 30
 		points = append(points, p)
 	}
 	return points, nil

@@ -72,7 +72,7 @@ func (b *bench) livePoint(c liveCase) (point, error) {
 	peer.ctx = bytesOf(&xdpMD{DataEnd: packetSize, IngressIfindex: uint32(c.ifindex)})
 	keptAttached := peer
 	keptAttached.prog = held
-	p := point{name: c.name, n: b.liveFrames(), slow: true}
+	p := point{name: c.name, n: b.liveFrames(), share: 10}
 	p.contenders = []contender{
 		b.liveBy(byProgrun, free, c.ifindex, b.cpu),
 		b.liveBy(byHeld, held, c.ifindex, b.cpu),
@@ -89,6 +89,7 @@ func (b *bench) livePoint(c liveCase) (point, error) {
 	p.claims = []claim{
 		{label: "times the C loop", of: byC, over: byProgrun, target: c.faster},
 		{label: "times Run", of: byCilium, over: byProgrun, target: c.faster},
+		{label: "C held, times the C loop", of: byC, over: byCHeld},
 		{label: "of the C loop, both held", of: byCHeld, over: byHeld, sense: atLeast, target: 0.97},
 	}
 	if c.faster > 0 {
@@ -138,7 +139,7 @@ func (b *bench) liveWorkers() ([]point, error) {
 		if err != nil {
 			return nil, err
 		}
-		p := point{name: c.name + ", two workers", n: b.liveFrames(), slow: true}
+		p := point{name: c.name + ", two workers", n: b.liveFrames(), share: 10}
 		p.contenders = []contender{
 			b.liveBy(byOne, prog, c.ifindex, b.cpu),
 			b.liveBy(byTwo, prog, c.ifindex, b.cpus[0], b.cpus[1]),

@@ -47,7 +47,7 @@ type bench struct {
 func main() {
 	var b bench
 	only := flag.String("only", "", "measure only the cases whose \"Section/case\" matches this `regexp`")
-	flag.IntVar(&b.rounds, "rounds", 100, "rounds of short cases; long ones get a tenth")
+	flag.IntVar(&b.rounds, "rounds", 100, "rounds of short cases; long ones get a third or a tenth")
 	flag.BoolVar(&b.quick, "quick", false, "measure less, in half a minute")
 	flag.StringVar(&b.out, "out", "", "`directory` for results; results/ if everything is measured, else none")
 	flag.Parse()

@@ -57,9 +57,9 @@ type point struct {
 	x          float64 // and where the step stands
 	contenders []contender
 	claims     []claim
-	n          int  // operations at a time; 0 is as many as take a slice
-	slow       bool // a turn takes long
-	allocs     int  // that progrun may make in an operation
+	n          int // operations at a time; 0 is as many as take a slice
+	share      int // of the rounds, in percent, for turns that take long and need no warming up; 0 is all
+	allocs     int // that progrun may make in an operation
 	// received, if set, counts operations that arrived elsewhere.
 	received func() (uint64, error)
 }
@@ -101,8 +101,8 @@ type plan struct {
 // roundsOf is how many rounds a point gets: those whose rounds take long get
 // fewer.
 func (p plan) roundsOf(pt point) int {
-	if pt.slow {
-		return max(3, p.rounds/10)
+	if pt.share > 0 {
+		return max(3, p.rounds*pt.share/100)
 	}
 	return p.rounds
 }
@@ -130,7 +130,7 @@ func (p plan) measure(pt point) (result, error) {
 	for round := range rounds {
 		for i := range pt.contenders {
 			c := pt.contenders[(round+i)%len(pt.contenders)]
-			took, err := p.turn(c, res.ops, pt.slow)
+			took, err := p.turn(c, res.ops, pt.share == 0)
 			if err != nil {
 				return res, fmt.Errorf("%s: %s: %w", pt.name, c.by, err)
 			}
@@ -151,7 +151,7 @@ func (p plan) measure(pt point) (result, error) {
 // countAllocs counts what one operation of each contender allocates.
 func (r *result) countAllocs() (err error) {
 	for _, c := range r.contenders {
-		if c.once == nil || r.slow {
+		if c.once == nil || r.share > 0 {
 			continue
 		}
 		r.alloc[c.by] = testing.AllocsPerRun(100, func() {
@@ -165,8 +165,8 @@ func (r *result) countAllocs() (err error) {
 
 // turn is one contender's turn, after a few operations that bring it back into
 // the caches.
-func (p plan) turn(c contender, n int, slow bool) (time.Duration, error) {
-	if !slow && n >= 16 {
+func (p plan) turn(c contender, n int, warm bool) (time.Duration, error) {
+	if warm && n >= 16 {
 		if _, err := c.run(n / 16); err != nil {
 			return 0, err
 		}

@@ -42,7 +42,7 @@ func (b *bench) repeats() ([]point, error) {
 	var points []point
 	for _, n := range []int{1, 2, 10, 100, 1000, 10_000, 100_000} {
 		p := step("XDP", n, "Repeat %d", xdp(byProgrun, free, n), floor(byGo, free, n))
-		p.n, p.slow = 1, true
+		p.n, p.share = 1, 10
 		points = append(points, p)
 	}
 	for _, n := range []int{1, 2, 10, 100, 1000, 10_000, 100_000} {

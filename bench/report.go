@@ -258,6 +258,7 @@ func machine() string {
 | memory | %s |
 | kernel | Linux %s, %s |
 | BPF JIT | %s |
+| RCU grace periods | %s |
 | Go | %s |
 | C compiler | %s |
 
@@ -267,7 +268,7 @@ As root:
     benchstat -col /by bench/results/bench.txt
 `, cpuModel(), runtime.NumCPU(), kind, firstLine("/proc/meminfo", "MemTotal"),
 		unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]),
-		jit(), runtime.Version(), compilerVersion(), strings.Join(append([]string{"go run -C bench ."}, os.Args[1:]...), " "))
+		jit(), gracePeriods(), runtime.Version(), compilerVersion(), strings.Join(append([]string{"go run -C bench ."}, os.Args[1:]...), " "))
 }
 
 func jit() string {
@@ -276,6 +277,20 @@ func jit() string {
 		return "unknown"
 	}
 	return map[string]string{"0": "off", "1": "on", "2": "on, debugging"}[strings.TrimSpace(string(b))]
+}
+
+// gracePeriods is how the kernel waits for readers, as it does twice for a call
+// that takes a program into the XDP dispatcher and out again: tens of
+// milliseconds as a rule, less than one where it was told to hurry.
+func gracePeriods() string {
+	set := func(name string) bool {
+		b, err := os.ReadFile("/sys/kernel/" + name)
+		return err == nil && strings.TrimSpace(string(b)) != "0"
+	}
+	if set("rcu_expedited") && !set("rcu_normal") {
+		return "expedited: the XDP dispatcher costs a call little"
+	}
+	return "normal"
 }
 
 func cpuModel() string {
