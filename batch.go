@@ -116,32 +116,9 @@ func (g *group[R]) add(packet []byte) {
 // inputs, hands them out in groups, and yields the oldest group when there is
 // no room for another.
 func batchInGroups[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, packets iter.Seq[[]byte], opts BatchOptions, yield func(R, error) bool) {
-	ns, err := currentNetNS()
-	if err != nil {
-		var none R
-		yield(none, &Error{Request: "Batch", Rule: "cannot open this thread's network namespace", Err: err})
-		return
-	}
-	defer ns.close()
-	ahead := groupsAhead * opts.Workers
-	work := make(chan *group[R], ahead)
-	var stopped atomic.Bool
-	var workers sync.WaitGroup
-	defer workers.Wait()
-	defer close(work)
-	defer stopped.Store(true)
-	for range opts.Workers {
-		workers.Go(func() {
-			ns.in(func(err error) {
-				if err != nil {
-					err = &Error{Request: "Batch", Rule: cannotMove, Err: err}
-				}
-				for g := range work {
-					runGroup(prog, req, g, err, &stopped)
-				}
-			})
-		})
-	}
+	c := crew[R]{work: make(chan *group[R], groupsAhead*opts.Workers)}
+	defer c.stop()
+	run := func(g *group[R], err error) { runGroup(prog, req, g, err, &c.stopped) }
 
 	var waiting []*group[R] // in the order of their inputs
 	free := &group[R]{first: 1, done: make(chan struct{}, 1)}
@@ -149,10 +126,17 @@ func batchInGroups[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, pack
 		if free.add(packet); len(free.inputs) < groupSize {
 			continue
 		}
-		work <- free
+		if free.first == 1 {
+			if err := c.start(opts.Workers, run); err != nil {
+				var none R
+				yield(none, err)
+				return
+			}
+		}
+		c.work <- free
 		next := free.first + groupSize
 		waiting = append(waiting, free)
-		if len(waiting) < ahead {
+		if len(waiting) < cap(c.work) {
 			free = &group[R]{done: make(chan struct{}, 1)}
 		} else {
 			free = waiting[0]
@@ -163,19 +147,60 @@ func batchInGroups[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, pack
 		}
 		free.first, free.inputs = next, free.inputs[:0]
 	}
-	if len(free.inputs) > 0 {
-		work <- free
-		waiting = append(waiting, free)
+	if free.first == 1 {
+		run(free, nil) // too few for anybody else
+	} else {
+		c.work <- free
 	}
-	for _, g := range waiting {
+	for _, g := range append(waiting, free) {
 		if !g.yield(opts, yield) {
 			return
 		}
 	}
 }
 
-// runGroup runs the inputs of a group, until someone says stop. A worker that
-// cannot run any has the reason in err.
+// crew is the workers of a batch.
+type crew[R any] struct {
+	work    chan *group[R]
+	stopped atomic.Bool
+	workers sync.WaitGroup
+	ns      netNS
+}
+
+// start has workers run what work brings, on threads in the network namespace
+// of this one. A worker that cannot get there has the reason for each input.
+func (c *crew[R]) start(workers int, run func(*group[R], error)) error {
+	ns, err := currentNetNS()
+	if err != nil {
+		return &Error{Request: "Batch", Rule: "cannot open this thread's network namespace", Err: err}
+	}
+	c.ns = ns
+	for range workers {
+		c.workers.Go(func() {
+			ns.in(func(err error) {
+				if err != nil {
+					err = &Error{Request: "Batch", Rule: cannotMove, Err: err}
+				}
+				for g := range c.work {
+					run(g, err)
+					runtime.Gosched() // for the one who waits, who else gets a turn when there is no work left
+				}
+			})
+		})
+	}
+	return nil
+}
+
+// stop waits for the workers, which do no more than they are at.
+func (c *crew[R]) stop() {
+	c.stopped.Store(true)
+	close(c.work)
+	c.workers.Wait()
+	c.ns.close()
+}
+
+// runGroup runs the inputs of a group, until someone says stop, or gives the
+// reason why it cannot.
 func runGroup[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, g *group[R], err error, stopped *atomic.Bool) {
 	for i := range g.inputs {
 		if stopped.Load() {
@@ -187,7 +212,6 @@ func runGroup[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, g *group[
 		}
 	}
 	g.done <- struct{}{}
-	runtime.Gosched() // for the one who waits, who else gets a turn when there is no work left
 }
 
 // yield waits for a group and yields what became of it. It reports whether to

@@ -944,6 +944,27 @@ func threads(t *testing.T) map[string]threadState {
 	return states
 }
 
+// TestNetNSIn goes to a namespace and back, and says why it cannot go.
+func TestNetNSIn(t *testing.T) {
+	w := newWire(t, 1)
+	before := threads(t)
+	there := netNS{fd: w.a}
+	if err := there.stat(); err != nil {
+		t.Fatal(err)
+	}
+	there.in(func(err error) {
+		if err != nil || !there.isCurrent() {
+			t.Errorf("there: %v, %v", there.isCurrent(), err)
+		}
+	})
+	netNS{fd: -1}.in(func(err error) {
+		if !errors.Is(err, unix.EBADF) {
+			t.Errorf("got %v, want %v", err, unix.EBADF)
+		}
+	})
+	wantThreadsRestored(t, before)
+}
+
 // TestOnThread holds that work for a thread of its own is never done on the
 // process's first, not even if the goroutine that asks for it is there.
 func TestOnThread(t *testing.T) {

@@ -93,15 +93,17 @@ func (b *bench) byInputs() ([]point, error) {
 				return nil
 			}
 		}
-		batch := batchBy(byProgrun, prog, packets, true, 1)
-		p := step("Batch", n, "%d inputs",
-			timed(byProgrun, again(func(n int) error { _, err := batch.run(n); return err })),
-			timed(byGo, again(func(n int) error { return floorBatch(prog, cycle(packets, n), 0) })))
-		p.n, p.share = total, 100
-		if total > 10_000 {
-			p.share = 10
+		for _, workers := range []int{1, 2} {
+			batch := batchBy(byProgrun, prog, packets, true, workers)
+			p := step([]string{"Batch", "Batch, 2 workers"}[workers-1], n, "%d inputs",
+				timed(byProgrun, again(func(n int) error { _, err := batch.run(n); return err })),
+				timed(byGo, again(func(n int) error { return floorBatch(prog, cycle(packets, n), 0) })))
+			p.n, p.share = total, 100
+			if total > 10_000 {
+				p.share = 10
+			}
+			points = append(points, p)
 		}
-		points = append(points, p)
 	}
 	return points, nil
 }

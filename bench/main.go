@@ -204,9 +204,9 @@ func (b *bench) sections() []section {
 				return bars("calls.svg", "One call, 64-byte packet", "times the Go floor", r,
 					[]string{byProgrun, byC, byCilium}, timesFloor)
 			}},
-		{"Batch", "Batches of 20,000 packets", "Time per packet. The floors are loops of the system call.",
+		{"Batch", "Batches of 100,000 packets", "Time per packet. The floors are loops of the system call.",
 			free(b.batches), func(r []result) []picture {
-				return bars("batches.svg", "Batches of 20,000 packets", "million packets a second", r,
+				return bars("batches.svg", "Batches of 100,000 packets", "million packets a second", r,
 					[]string{byProgrun, byGo, byTwo, byGoTwo, byCilium}, millionsPerSecond)
 			}},
 		{"Size", "How cost grows with the packet", "Time of one call.", b.bySize, func(r []result) []picture {
@@ -215,7 +215,7 @@ func (b *bench) sections() []section {
 		{"Context", "How cost grows with contexts", "Time of one call.", b.byContext, func(r []result) []picture {
 			return lines("contexts.svg", "How cost grows with contexts", "bytes", "ns a call", r)
 		}},
-		{"Inputs", "How cost grows with the inputs of a batch", "Time per input, verdict only.", free(b.byInputs), func(r []result) []picture {
+		{"Inputs", "How cost grows with the inputs of a batch", "Time per input, verdict only. The floor is one loop of the system call, beside two workers too.", free(b.byInputs), func(r []result) []picture {
 			return lines("inputs.svg", "How cost grows with the inputs of a batch", "inputs", "ns an input", r)
 		}},
 		{"Goroutines", "How cost grows with goroutines", "Time per call, over all goroutines; verdict only.",
