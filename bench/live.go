@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/progrun/progrun"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -14,8 +17,11 @@ const (
 	liveBatch  = 64
 )
 
-// byOne is the worker that two are compared with.
-const byOne = "progrun-1-worker"
+// One of each, with which two are compared.
+const (
+	byOne   = "progrun-1-worker"
+	byGoOne = "go-1-goroutine"
+)
 
 // liveCase is a program on live frames.
 type liveCase struct {
@@ -128,7 +134,38 @@ func ciliumLive(prog *ebpf.Program, ifindex int) contender {
 	})
 }
 
-// liveWorkers compares two workers on two queues with one.
+// liveFloor is a raw loop on each of the CPUs, of calls that are held.
+func (b *bench) liveFloor(by string, prog *ebpf.Program, ifindex int, cpus ...int) contender {
+	const frames = oneCall / 2
+	j := job{prog: prog, packet: frame(packetSize), repeat: frames, flags: liveFrames, batch: liveBatch}
+	j.ctx = bytesOf(&xdpMD{DataEnd: packetSize, IngressIfindex: uint32(ifindex)})
+	return timed(by, func(n int) error {
+		var all sync.WaitGroup
+		errs := make([]error, len(cpus))
+		for i, cpu := range cpus {
+			all.Go(func() {
+				errs[i] = onThread(func() error {
+					if err := errors.Join(unix.Setns(b.wire.near, unix.CLONE_NEWNET), pin(cpu)); err != nil {
+						return err
+					}
+					defer blockSignals()()
+					a := j.attr()
+					for range n / frames / len(cpus) {
+						if err := a.call(0, 0); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			})
+		}
+		all.Wait()
+		return errors.Join(errs...)
+	})
+}
+
+// liveWorkers compares two workers on two queues with one, and has raw loops do
+// the same: what two are short of twice one is the machine's.
 func (b *bench) liveWorkers() ([]point, error) {
 	if len(b.cpus) < 2 {
 		return nil, nil
@@ -143,8 +180,14 @@ func (b *bench) liveWorkers() ([]point, error) {
 		p.contenders = []contender{
 			b.liveBy(byOne, prog, c.ifindex, b.cpu),
 			b.liveBy(byTwo, prog, c.ifindex, b.cpus[0], b.cpus[1]),
+			b.liveFloor(byGoOne, prog, c.ifindex, b.cpu),
+			b.liveFloor(byGoTwo, prog, c.ifindex, b.cpus[0], b.cpus[1]),
 		}
-		p.claims = []claim{{label: "times one worker", of: byOne, over: byTwo, sense: atLeast, target: 1.7}}
+		p.claims = []claim{
+			{label: "times one worker", of: byOne, over: byTwo, sense: atLeast, target: 1.7},
+			{label: "the same of the floor", of: byGoOne, over: byGoTwo},
+			{label: "of two floors", of: byGoTwo, over: byTwo},
+		}
 		if c.sends {
 			p.received = b.wire.received
 		}

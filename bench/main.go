@@ -234,10 +234,10 @@ func (b *bench) sections() []section {
 				return bars("live.svg", "Live frames, one CPU", "million frames a second", r,
 					[]string{byProgrun, byC, byCilium, byHeld, byCHeld}, millionsPerSecond)
 			}},
-		{"LiveWorkers", "Live frames, two workers on two queues", "Time per frame, held.", b.liveWorkers,
+		{"LiveWorkers", "Live frames, two workers on two queues", "Time per frame, held. The floors are loops of calls of 1<<19 frames.", b.liveWorkers,
 			func(r []result) []picture {
 				return bars("live-workers.svg", "Live frames, workers", "million frames a second", r,
-					[]string{byOne, byTwo}, millionsPerSecond)
+					[]string{byOne, byGoOne, byTwo, byGoTwo}, millionsPerSecond)
 			}},
 		{"LiveCall", "Live frames, a held call", "Time per call.", b.heldCalls, none},
 	}
