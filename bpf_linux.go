@@ -17,12 +17,13 @@ const supported = true
 // kernel's own errnos end at 4095.
 const replaced = syscall.Errno(4096)
 
-// progRun is the system call itself, made in the frame of whoever calls it: each
-// frame that lies between a run and its system call makes a return that the
-// processor has forgotten where to, 2 % of a run. That is why it is written to
-// be inlined, and is not unix.Syscall, which comes to the same by way of two
-// more. Go does not move a stack, and so neither the attr nor a buffer on it,
-// while its goroutine is in a system call.
+// progRun is the system call itself, small enough that the compiler puts it into
+// the frame of its caller: the processor comes back from the kernel having lost
+// its record of where to return to, so that each frame between a run and its
+// system call costs 1 to 2 % of the run. That is also why it is not
+// unix.Syscall, which comes to the same by way of two more. Go does not move a
+// stack, and so neither the attr nor a buffer on it, while its goroutine is in a
+// system call.
 func progRun(a *attr, size uintptr) (errno syscall.Errno) {
 	res, _, errno := syscall.Syscall(unix.SYS_BPF, unix.BPF_PROG_RUN, uintptr(unsafe.Pointer(a)), size)
 	if res != 0 && errno == 0 {

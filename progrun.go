@@ -89,8 +89,8 @@ const attrSize = unsafe.Sizeof(attr{})
 // made with signals blocked; those that none can interrupt pay nothing.
 func (a *attr) interruptible() bool { return a.repeat > 1 || !knowsBatchSize() }
 
-// run hands the attr to the kernel, once. The requests do what it does in their
-// own frame: see progRun.
+// run hands the attr to the kernel, once. A request's Run does the same in its
+// own frame, for the reason that progRun gives.
 func (a *attr) run() syscall.Errno {
 	if a.interruptible() {
 		return progRunBlocked(a, attrSize)
