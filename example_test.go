@@ -1,15 +1,18 @@
 package progrun_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log"
 	"net/netip"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/progrun/progrun"
 )
@@ -22,7 +25,7 @@ var (
 
 // load stands for however you load your programs.
 func load(spec *ebpf.ProgramSpec) *ebpf.Program {
-	spec.License = "MIT"
+	spec.License = "Dual MIT/GPL"
 	prog, err := ebpf.NewProgram(spec)
 	if err != nil {
 		log.Fatal(err)
@@ -89,6 +92,113 @@ func ExampleTC() {
 	}
 	fmt.Println(res.Verdict, res.Context.Mark, res.Context.Priority)
 	// Output: TC_ACT_SHOT 7 5
+}
+
+func ExampleSocketFilter() {
+	// Keeps 20 bytes of each packet, counted from its IP header.
+	prog := load(&ebpf.ProgramSpec{
+		Type:         ebpf.SocketFilter,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 20), asm.Return()},
+	})
+	defer prog.Close()
+
+	res, err := progrun.SocketFilter{Packet: ipv4, NoOutput: true}.Run(prog)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(res.Verdict)
+	// Output: keep 20 bytes
+}
+
+func ExampleCGroupSKB() {
+	// Allows what has the mark 7.
+	prog := load(&ebpf.ProgramSpec{
+		Type: ebpf.CGroupSKB,
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, 8, asm.Word), // mark
+			asm.Mov.Imm(asm.R0, int32(progrun.CGroupSKBAllow)),
+			asm.JEq.Imm(asm.R2, 7, "end"),
+			asm.Mov.Imm(asm.R0, int32(progrun.CGroupSKBDrop)),
+			asm.Return().WithSymbol("end"),
+		},
+	})
+	defer prog.Close()
+
+	for _, mark := range []uint32{7, 8} {
+		res, err := progrun.CGroupSKB{Packet: ipv4, Context: progrun.SKB{Mark: mark}}.Run(prog)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(mark, res.Verdict)
+	}
+	// Output:
+	// 7 allow
+	// 8 drop
+}
+
+func ExampleLWT() {
+	// Drops packets of more than 40 bytes, counted from their IP header.
+	prog := load(&ebpf.ProgramSpec{
+		Type: ebpf.LWTIn,
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, 0, asm.Word), // len
+			asm.Mov.Imm(asm.R0, int32(progrun.LWTDrop)),
+			asm.JGT.Imm(asm.R2, 40, "end"),
+			asm.Mov.Imm(asm.R0, int32(progrun.LWTOK)),
+			asm.Return().WithSymbol("end"),
+		},
+	})
+	defer prog.Close()
+
+	for _, packet := range [][]byte{ipv4, ipv4[:54]} {
+		res, err := progrun.LWT{Packet: packet}.Run(prog)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(len(packet), res.Verdict)
+	}
+	// Output:
+	// 60 BPF_DROP
+	// 54 BPF_OK
+}
+
+func ExampleFlowDissector() {
+	// Takes everything for UDP behind an IPv4 header without options.
+	prog := load(&ebpf.ProgramSpec{
+		Type:       ebpf.FlowDissector,
+		AttachType: ebpf.AttachFlowDissector,
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, 144, asm.DWord), // flow_keys
+			asm.StoreImm(asm.R2, 2, 34, asm.Half),       // thoff
+			asm.StoreImm(asm.R2, 9, 17, asm.Byte),       // ip_proto
+			asm.Mov.Imm(asm.R0, 0),                      // BPF_OK
+			asm.Return(),
+		},
+	})
+	defer prog.Close()
+
+	res, err := progrun.FlowDissector{Packet: ipv4}.Run(prog)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(res.Verdict, res.Keys.THOff, res.Keys.IPProto)
+	// Output: BPF_OK 34 17
+}
+
+func ExampleNetfilter() {
+	prog := load(&ebpf.ProgramSpec{
+		Type:         ebpf.Netfilter,
+		AttachType:   ebpf.AttachNetfilter,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, int32(progrun.NFAccept)), asm.Return()},
+	})
+	defer prog.Close()
+
+	res, err := progrun.Netfilter{Packet: ipv4, Hook: progrun.NFPreRouting}.Run(prog)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(res.Verdict)
+	// Output: NF_ACCEPT
 }
 
 func ExampleSkLookup() {
@@ -168,6 +278,66 @@ func ExampleRawTracepoint() {
 	// Output: 42
 }
 
+func ExampleStructOps() {
+	// Sets the state to 5 and returns 42.
+	prog := load(&ebpf.ProgramSpec{
+		Type:       ebpf.StructOps,
+		AttachType: ebpf.AttachStructOps,
+		AttachTo:   "bpf_dummy_ops:test_1",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, 0, asm.DWord), // the first argument
+			asm.Mov.Imm(asm.R0, 42),
+			asm.JEq.Imm(asm.R2, 0, "end"),
+			asm.StoreImm(asm.R2, 0, 5, asm.Word), // val
+			asm.Return().WithSymbol("end"),
+		},
+	})
+	defer prog.Close()
+
+	var state int32
+	res, err := progrun.StructOps{State: &state}.Run(prog)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(res.Return, state)
+	// Output: 42 5
+}
+
+// A program that is attached to bpf_fentry_test1 runs; it counts its runs in a
+// map, say.
+func ExampleTracing() {
+	prog := load(&ebpf.ProgramSpec{
+		Type:         ebpf.Tracing,
+		AttachType:   ebpf.AttachTraceFEntry,
+		AttachTo:     "bpf_fentry_test1",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	defer prog.Close()
+	attached, err := link.AttachTracing(link.TracingOptions{Program: prog})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer attached.Close()
+
+	if _, err := (progrun.Tracing{}).Run(prog); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// What the typed requests have no field for.
+func ExampleRaw() {
+	prog := dropARP()
+	defer prog.Close()
+
+	out := make([]byte, 128)
+	res, err := progrun.Raw{DataIn: arp, DataOut: out, Repeat: 3}.Run(prog)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(progrun.XDPAction(res.Retval), res.DataSizeOut)
+	// Output: XDP_DROP 60
+}
+
 func ExampleBatch() {
 	prog := dropARP()
 	defer prog.Close()
@@ -183,6 +353,76 @@ func ExampleBatch() {
 	// XDP_DROP
 	// XDP_PASS
 	// XDP_PASS
+}
+
+func ExampleMeasure() {
+	prog := dropARP()
+	defer prog.Close()
+
+	t, err := progrun.Measure(prog, progrun.XDP{Packet: arp}, 10*time.Millisecond)
+	if err != nil {
+		log.Fatal(err)
+	}
+	perRun := t.PerRun
+	if t.Drifts { // the program met its own edits
+		perRun = t.PerFreshRun
+	}
+	fmt.Println(t.Drifts, perRun > 0, t.Runs >= 100, t.FreshRuns >= 1)
+	// Output: false true true true
+}
+
+func ExampleLive() {
+	// Drops all: nothing leaves the machine.
+	prog := load(&ebpf.ProgramSpec{
+		Type:         ebpf.XDP,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, int32(progrun.XDPDrop)), asm.Return()},
+	})
+	defer prog.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	stats, err := progrun.Live{Packet: ipv4, Frames: 1000, Rate: 100_000}.Run(ctx, prog)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(stats.Frames, stats.Uncertain)
+	// Output: 1000 0
+}
+
+// Every call with a Repeat pays for the XDP dispatcher, unless the program is
+// held meanwhile.
+func ExampleHold() {
+	prog := dropARP()
+	defer prog.Close()
+
+	held, err := progrun.Hold(prog)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer held.Close()
+	for _, n := range []int{10, 100, 1000} {
+		res, err := progrun.XDP{Packet: arp, Repeat: n, NoOutput: true}.Run(prog)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(n, res.Action)
+	}
+	// Output:
+	// 10 XDP_DROP
+	// 100 XDP_DROP
+	// 1000 XDP_DROP
+}
+
+// What depends on the kernel can be asked for, rather than told from its version.
+func ExampleHaveXDPLinearSize() {
+	switch err := progrun.HaveXDPLinearSize(); {
+	case err == nil:
+		fmt.Println("this kernel takes XDP.LinearSize")
+	case errors.Is(err, ebpf.ErrNotSupported):
+		fmt.Println("this kernel does not")
+	default:
+		fmt.Println("that could not be found out:", err)
+	}
 }
 
 func ExampleError() {

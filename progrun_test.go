@@ -50,18 +50,26 @@ func TestMain(m *testing.M) {
 // load programs.
 func skipExamples() {
 	flag.Parse()
-	var names []string
+	var names, lacking []string
 	if !privileged() {
 		names = append(names, "Example")
 		fmt.Println("the examples load BPF programs: run the tests as root")
 	}
 	for name, typ := range map[string]ebpf.ProgramType{
 		"SkLookup": ebpf.SkLookup, "Syscall": ebpf.Syscall, "RawTracepoint": ebpf.RawTracepoint,
+		"FlowDissector": ebpf.FlowDissector, "Netfilter": ebpf.Netfilter, "StructOps": ebpf.StructOps,
 	} {
-		if privileged() && lacks(HaveProgramType(typ)) {
-			names = append(names, "Example"+name+"$")
-			fmt.Println("this kernel cannot run the example of", name)
+		err := HaveProgramType(typ)
+		if privileged() && (lacks(err) || tooMuchFor32Bits(err)) {
+			lacking = append(lacking, name)
 		}
+	}
+	if privileged() && lacks(HaveXDPLiveFrames()) {
+		lacking = append(lacking, "Live")
+	}
+	for _, name := range lacking {
+		names = append(names, "Example"+name+"$")
+		fmt.Println("this kernel cannot run the example of", name)
 	}
 	if len(names) == 0 {
 		return
@@ -175,12 +183,17 @@ func skipUnloadable(t testing.TB, file, program string, err error) {
 		var verr *ebpf.VerifierError
 		refused := errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) ||
 			errors.Is(err, btf.ErrNotFound) || // no bpf_dummy_ops
-			strings.Contains(err.Error(), "exceeds int") // the kernel's BTF is too much for 32 bits
+			tooMuchFor32Bits(err)
 		if refused || errors.As(err, &verr) && file == "tracing" {
 			skipOnThisKernel(t, what+" programs such as "+program, lastLine(err))
 		}
 	}
 	t.Fatalf("load %s of %s: %+v", program, file, err)
+}
+
+// tooMuchFor32Bits is whether cilium/ebpf could not read a 64-bit kernel's BTF.
+func tooMuchFor32Bits(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "exceeds int")
 }
 
 func lastLine(err error) error {
