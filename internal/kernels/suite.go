@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -28,7 +29,7 @@ type testPackage struct {
 // buildSuite builds a static test binary of every package in the module that
 // has tests, but for this command's own.
 func buildSuite(ctx context.Context, dir string, opts options) (*suite, error) {
-	root, err := goCommand(ctx, "list", "-m", "-f", "{{.Dir}}")
+	root, err := goCommand(ctx, opts, "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +43,7 @@ func buildSuite(ctx context.Context, dir string, opts options) (*suite, error) {
 			fmt.Sprintf("-test.timeout=%s", opts.timeout*9/10),
 		},
 	}
-	list, err := goCommand(ctx, "list", "-f",
+	list, err := goCommand(ctx, opts, "list", "-f",
 		`{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`, s.root+"/...")
 	if err != nil {
 		return nil, err
@@ -53,7 +54,7 @@ func buildSuite(ctx context.Context, dir string, opts options) (*suite, error) {
 			continue
 		}
 		binary := filepath.Join(dir, fmt.Sprintf("%d.test", len(s.packages)))
-		if _, err := goCommand(ctx, "test", "-c", "-ldflags=-s -w", "-o", binary, path); err != nil {
+		if _, err := goCommand(ctx, opts, "test", "-c", "-ldflags=-s -w", "-o", binary, path); err != nil {
 			return nil, err
 		}
 		s.packages = append(s.packages, testPackage{path: path, dir: pkgDir, binary: binary})
@@ -74,9 +75,9 @@ func ownPath() string {
 }
 
 // goCommand runs the go command for static Linux binaries.
-func goCommand(ctx context.Context, args ...string) (string, error) {
+func goCommand(ctx context.Context, opts options, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+cmp.Or(opts.goarch, "amd64"))
 	return output(cmd)
 }
 
