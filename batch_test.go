@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"iter"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -220,12 +219,9 @@ func checkBatch[Q PacketRequest[Q, R], R any](t *testing.T, name, file, program 
 			}
 		}
 		run(10) // fills the pools
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		run(inputs)
-		runtime.ReadMemStats(&after)
+		n := mallocs(func() { run(inputs) })
 		// Some for the loop itself, and for the collector to empty the pool once.
-		if n := after.Mallocs - before.Mallocs; !raceEnabled && n > inputs/100 {
+		if !raceEnabled && n > inputs/100 {
 			t.Errorf("%d allocations for %d inputs", n, inputs)
 		}
 		if n := runs(t, o); n != inputs+10 {
@@ -404,26 +400,17 @@ func TestBatchWorkersMemory(t *testing.T) {
 		t.Skip("the race detector allocates, and empties pools on purpose")
 	}
 	o := load(t, "xdp", "xdp_pass")
-	packet := frame(64)
-	mallocs := func(inputs int) uint64 {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for _, err := range Batch(o.Program, XDP{}, func(yield func([]byte) bool) {
-			for range inputs {
-				if !yield(packet) {
-					return
+	batchOf := func(n int) func() {
+		return func() {
+			for _, err := range Batch(o.Program, XDP{}, repeated(frame(64), n), BatchOptions{Workers: 2}) {
+				if err != nil {
+					t.Fatal(err)
 				}
 			}
-		}, BatchOptions{Workers: 2}) {
-			if err != nil {
-				t.Fatal(err)
-			}
 		}
-		runtime.ReadMemStats(&after)
-		return after.Mallocs - before.Mallocs
 	}
-	mallocs(1000)
-	if few, many := mallocs(1000), mallocs(50_000); many > few+200 {
+	batchOf(1000)()
+	if few, many := mallocs(batchOf(1000)), mallocs(batchOf(50_000)); many > few+200 {
 		t.Errorf("%d allocations for 1,000 inputs, %d for 50,000", few, many)
 	}
 }

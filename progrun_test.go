@@ -679,16 +679,22 @@ func TestAllocations(t *testing.T) {
 				}
 			}
 			run(10) // fills the pools
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			run(runs)
-			runtime.ReadMemStats(&after)
+			n := mallocs(func() { run(runs) })
 			// A few for what else goes on, and a collector that empties the pools.
-			if n := int(after.Mallocs - before.Mallocs); n < c.want*runs || n > c.want*runs+runs/50 {
+			if n < c.want*runs || n > c.want*runs+runs/50 {
 				t.Errorf("%d allocations in %d runs, want %d a run", n, runs, c.want)
 			}
 		})
 	}
+}
+
+// mallocs is how many allocations f makes.
+func mallocs(f func()) int {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return int(after.Mallocs - before.Mallocs)
 }
 
 // TestRaw compares the escape hatch with the typed requests.
