@@ -682,7 +682,7 @@ func newPace(r *liveRun) pace {
 	if r.Rate == 0 {
 		return pace{}
 	}
-	return pace{run: r, interval: 1e9 * float64(len(r.workers)) / float64(r.Rate), usual: time.Second}
+	return pace{run: r, interval: 1e9 * float64(len(r.workers)) / float64(r.Rate)}
 }
 
 // wait sleeps until a call's worth of frames is due, and says how many are.
@@ -707,9 +707,10 @@ func (p *pace) wait(w *liveWorker) int64 {
 
 // ran books a call of n frames that ended at a time and took so long.
 func (p *pace) ran(n int64, end, took time.Duration) {
-	// What a call takes longer than usual may have been before its frames,
-	// and is no distance to the next ones.
-	p.usual = min(took, p.usual+p.usual/16)
+	// What a call takes longer than usual may have been before its frames or
+	// amidst them, and is no distance to the next ones. One that was held up
+	// is none to learn from, the first least of all.
+	p.usual = min(took, p.usual+max(p.usual/16, time.Microsecond))
 	p.due += float64(n) * p.interval
 	p.next = float64(end-p.usual) + float64(n)*p.interval/catchUp
 }
