@@ -533,6 +533,17 @@ func TestLivePaceBursts(t *testing.T) {
 	}
 }
 
+// TestLivePaceAfterHoldUp has the first call of a run held up: the next batch
+// keeps its distance all the same.
+func TestLivePaceAfterHoldUp(t *testing.T) {
+	p := newPace(&liveRun{Live: &Live{Rate: 100_000}, workers: make([]*liveWorker, 1)})
+	const end = 10 * time.Millisecond
+	p.ran(16, end, end)
+	if gap := time.Duration(p.next) - end; gap < 120*time.Microsecond || gap > 128*time.Microsecond {
+		t.Errorf("the next batch comes %v after 16 frames, want 128 µs, less what a call takes", gap)
+	}
+}
+
 // occupy keeps a CPU busy until stop is called.
 func occupy(t *testing.T, cpu int) (stop func()) {
 	var stopped atomic.Bool
