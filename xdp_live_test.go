@@ -456,7 +456,7 @@ func TestLivePace(t *testing.T) {
 		{10, nil}, {1000, nil}, {100_000, nil}, {100_000, []int{0, 1}}, {1_000_000, nil},
 	} {
 		t.Run(fmt.Sprint(c.rate, c.workers), func(t *testing.T) {
-			tries, kept := 3, 0
+			tries, kept := 5, 0
 			if emulated {
 				tries = 1
 			}
