@@ -37,8 +37,9 @@ type BatchOptions struct {
 	// the order of their inputs means nothing. Results come in the order of
 	// the inputs all the same, but in groups, and up to 128 inputs for each
 	// worker may have been pulled, and run, ahead of the one that was yielded
-	// last. Workers run in the network namespace of the calling thread. 0 and
-	// 1 mean one worker, which runs nothing ahead.
+	// last. Workers run in the network namespace of the calling thread, which
+	// takes CAP_SYS_ADMIN (EPERM) if it was moved to another than the
+	// process's. 0 and 1 mean one worker, which runs nothing ahead.
 	Workers int
 }
 
