@@ -11,14 +11,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// The kernel's rules for the batch size of live frames.
-const (
-	maxBatchSize     = 256 // TEST_XDP_MAX_BATCH
-	defaultBatchSize = 64  // NAPI_POLL_WEIGHT
-)
-
-const overMaxBatchSize = "over the kernel's 256"
-
 // PacketRequest is what [Batch] runs: a request with a packet. [XDP], [TC],
 // [SocketFilter], [CGroupSKB], [LWT], [FlowDissector] and [Netfilter] are.
 type PacketRequest[Q, R any] interface {
@@ -178,7 +170,7 @@ func (c *crew[R]) start(workers int, run func(*group[R], error)) error {
 	c.ns = ns
 	for range workers {
 		c.workers.Go(func() {
-			ns.in(func(err error) {
+			ns.run(func(err error) {
 				if err != nil {
 					err = &Error{Request: "Batch", Rule: cannotMove, Err: err}
 				}

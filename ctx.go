@@ -1,8 +1,6 @@
 package progrun
 
 import (
-	"encoding/binary"
-	"net/netip"
 	"unsafe"
 )
 
@@ -83,7 +81,7 @@ type skBuff struct {
 }
 
 // from fills in what s holds; linear is the size of the linear part, or 0.
-func (b *skBuff) from(s *SKB, linear int) {
+func (b *skBuff) encode(s *SKB, linear int) {
 	b.mark, b.priority, b.cb = s.Mark, s.Priority, s.CB
 	b.ingressIfindex, b.ifindex = uint32(s.IngressIfindex), uint32(s.Ifindex)
 	b.tstamp, b.hwtstamp = s.TStampNS, s.HWTStampNS
@@ -92,7 +90,7 @@ func (b *skBuff) from(s *SKB, linear int) {
 }
 
 // to is the way back.
-func (b *skBuff) to() SKB {
+func (b *skBuff) decode() SKB {
 	return SKB{
 		Mark: b.mark, Priority: b.priority, CB: b.cb,
 		IngressIfindex: int(int32(b.ingressIfindex)), Ifindex: int(int32(b.ifindex)),
@@ -106,23 +104,6 @@ func (b *skBuff) to() SKB {
 type xdpMD struct {
 	data, dataEnd, dataMeta                     uint32
 	ingressIfindex, rxQueueIndex, egressIfindex uint32
-}
-
-// FlowKeys is what a flow dissector found: struct bpf_flow_keys. Offsets are
-// counted in bytes from the start of the Ethernet header; ports and types are
-// in the byte order of the machine.
-type FlowKeys struct {
-	NHOff, THOff int        // where the network and the transport header begin
-	AddrProto    uint16     // ETH_P_IP or ETH_P_IPV6, else 0: which addresses are valid
-	IsFrag       bool       // the packet is an IP fragment,
-	IsFirstFrag  bool       // the first one,
-	IsEncap      bool       // or has an inner IP header
-	IPProto      uint8      // IPPROTO_*
-	NProto       uint16     // the EtherType
-	Src, Dst     netip.Addr // invalid if AddrProto is 0
-	SPort, DPort uint16
-	Flags        FlowDissectorFlags // as they were passed in, or as the program left them
-	FlowLabel    uint32             // of IPv6, 20 bits
 }
 
 // flowKeys is struct bpf_flow_keys.
@@ -140,25 +121,6 @@ const (
 	ethPIP   = 0x0800 // ETH_P_IP
 	ethPIPv6 = 0x86dd // ETH_P_IPV6
 )
-
-// to decodes the keys, which are too large to be handed about.
-func (k *flowKeys) to(keys *FlowKeys) {
-	*keys = FlowKeys{
-		NHOff: int(k.nhoff), THOff: int(k.thoff), AddrProto: k.addrProto,
-		IsFrag: k.isFrag != 0, IsFirstFrag: k.isFirstFrag != 0, IsEncap: k.isEncap != 0,
-		IPProto: k.ipProto,
-		NProto:  binary.BigEndian.Uint16(k.nProto[:]),
-		SPort:   binary.BigEndian.Uint16(k.sport[:]), DPort: binary.BigEndian.Uint16(k.dport[:]),
-		Flags:     FlowDissectorFlags(k.flags),
-		FlowLabel: binary.BigEndian.Uint32(k.flowLabel[:]),
-	}
-	switch k.addrProto {
-	case ethPIP:
-		keys.Src, keys.Dst = netip.AddrFrom4([4]byte(k.addrs[:4])), netip.AddrFrom4([4]byte(k.addrs[4:]))
-	case ethPIPv6:
-		keys.Src, keys.Dst = netip.AddrFrom16([16]byte(k.addrs[:16])), netip.AddrFrom16([16]byte(k.addrs[16:]))
-	}
-}
 
 // skLookup is struct bpf_sk_lookup. The remote port is big-endian and the
 // local one is not, as in the kernel.

@@ -134,8 +134,8 @@ func TestGoldenAttr(t *testing.T) {
 		{"RawTracepoint on CPU 0, no arguments", first.attr(fd), []field{{64, 4, 1}}},
 		{"RawTracepoint of nothing", none.attr(fd), nil},
 		{"RawTracepoint of no arguments", empty.attr(fd), nil},
-		{"Tracing", on(fd, nil, nil, nil, nil), nil},
-		{"Syscall, StructOps", on(fd, nil, nil, ctxIn, nil), contextIn},
+		{"Tracing", newAttr(fd, nil, nil, nil, nil, 0, 0), nil},
+		{"Syscall, StructOps", newAttr(fd, nil, nil, ctxIn, nil, 0, 0), contextIn},
 	} {
 		want := append(c.want, field{0, 4, fd})
 		wantBytes(t, c.name, view(&c.attr), golden(t, 80, want))
@@ -213,20 +213,20 @@ func TestGoldenSKBContext(t *testing.T) {
 	binary.NativeEndian.PutUint64(want[152:], full.TStampNS)
 	binary.NativeEndian.PutUint64(want[184:], full.HWTStampNS)
 	var ctx skBuff
-	ctx.from(&full, 0)
+	ctx.encode(&full, 0)
 	wantBytes(t, "every field", view(&ctx), want)
-	if back := ctx.to(); back != full {
+	if back := ctx.decode(); back != full {
 		t.Errorf("came back as %+v", back)
 	}
 	var linear skBuff
-	linear.from(&SKB{}, 0x1234)
+	linear.encode(&SKB{}, 0x1234)
 	wantBytes(t, "linear size", view(&linear), golden(t, 192, []field{{80, 4, 0x1234}}))
 	// The kernel says more than it takes: what a caller cannot set is dropped.
 	for i := range view(&ctx) {
 		view(&ctx)[i] = 0
 	}
 	copy(view(&ctx)[0:], golden(t, 8, []field{{0, 4, 64}, {4, 4, 3}}))
-	if back := ctx.to(); back != (SKB{}) {
+	if back := ctx.decode(); back != (SKB{}) {
 		t.Errorf("len and pkt_type came back in %+v", back)
 	}
 }
@@ -265,7 +265,7 @@ func TestGoldenFlowKeys(t *testing.T) {
 		var k flowKeys
 		copy(view(&k), c.in)
 		var got FlowKeys
-		if k.to(&got); got != c.want {
+		if k.decode(&got); got != c.want {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", c.name, got, c.want)
 		}
 	}
@@ -529,12 +529,12 @@ func TestKernelDummyOps(t *testing.T) {
 // TestGoldenPointer holds that a pointer has the same 64 bits as the number.
 func TestGoldenPointer(t *testing.T) {
 	b := heap(make([]byte, 1))
-	p := on(0, b, nil, nil, nil).dataIn
+	p := newAttr(0, b, nil, nil, nil, 0, 0).dataIn
 	want := binary.NativeEndian.AppendUint64(nil, uint64(uintptr(unsafe.Pointer(&b[0]))))
 	if !bytes.Equal(view(&p), want) {
 		t.Errorf("got %x, want %x", view(&p), want)
 	}
-	if null := on(0, nil, nil, nil, nil).dataIn; null != (pointer{}) || fmt.Sprintf("%x", view(&null)) != "0000000000000000" {
+	if null := newAttr(0, nil, nil, nil, nil, 0, 0).dataIn; null != (pointer{}) || fmt.Sprintf("%x", view(&null)) != "0000000000000000" {
 		t.Errorf("no bytes: %x", view(&null))
 	}
 }

@@ -2,6 +2,7 @@ package progrun
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -102,4 +103,32 @@ func size[T int | uint32](n T) string {
 		return "1 byte"
 	}
 	return fmt.Sprintf("%d bytes", n)
+}
+
+// inRange refuses a number that does not fit where the kernel has it.
+func inRange(request, field string, n int, most uint32) error {
+	if uint64(n) <= uint64(most) {
+		return nil
+	}
+	return outOfRange(request, field, n, most)
+}
+
+func outOfRange(request, field string, n int, most uint32) error {
+	if n < 0 {
+		return refuse(request, field, strconv.Itoa(n), "it cannot be negative", syscall.EINVAL)
+	}
+	return refuse(request, field, strconv.Itoa(n), fmt.Sprintf("it can be at most %d", most), syscall.EINVAL)
+}
+
+// atLeastEthernet refuses a packet that ends before its Ethernet header does.
+// Kernels before 6.14 ran XDP programs on such packets, and read past them.
+func atLeastEthernet(request string, n int) error {
+	if n >= ethHLen {
+		return nil
+	}
+	return lessThanEthernet(request, n)
+}
+
+func lessThanEthernet(request string, n int) error {
+	return refuse(request, "Packet", size(n), "a packet begins with a 14-byte Ethernet header", syscall.EINVAL)
 }

@@ -31,8 +31,8 @@ type call struct {
 	wanted uint32 // data_size_out as the kernel left it
 }
 
-// callOf notes down an attr, all but what it points to.
-func callOf(request string, names map[string]string, prog *ebpf.Program, a *attr) call {
+// newCall copies the numbers of an attr, but nothing that it points to.
+func newCall(request string, names map[string]string, prog *ebpf.Program, a *attr) call {
 	return call{
 		request: request, names: names, prog: prog,
 		dataSizeIn: a.dataSizeIn, hasDataIn: a.dataIn.ptr != nil,
@@ -43,6 +43,16 @@ func callOf(request string, names map[string]string, prog *ebpf.Program, a *attr
 		wanted: a.dataSizeOut,
 	}
 }
+
+// rules returns the rules that hold for the program's type, those of every type
+// first, in the order in which the kernel applies them.
+func (c *call) rules() []rule {
+	return append(commonRules[:len(commonRules):len(commonRules)], kindOf(c.prog.Type()).rules...)
+}
+
+// ctxSize returns the size of the context that the handler has, or 0 if it takes
+// any number of bytes, or none.
+func (c *call) ctxSize() uint32 { return uint32(kindOf(c.prog.Type()).ctxSize) }
 
 func (c *call) u32(off int) uint32 { return binary.NativeEndian.Uint32(c.ctx[off:]) }
 
@@ -83,13 +93,13 @@ func explain(errno syscall.Errno, c call) error {
 		e.Rule = "a program on the tracepoint bpf_test_finish replaced the result"
 		return e
 	}
-	for _, r := range rulesFor(c.prog.Type()) {
+	for _, r := range c.rules() {
 		if r.errno == errno && r.broken(&c) {
 			r.blame(e, &c)
 			return e
 		}
 	}
-	e.Rule = meaning(errno)
+	e.Rule = errnoText(errno)
 	return e
 }
 
@@ -166,8 +176,8 @@ func (c *call) ran(errno syscall.Errno) Ran {
 	return RanMaybe
 }
 
-// meaning is what an errno can mean where no rule is seen to be broken.
-func meaning(errno syscall.Errno) string {
+// errnoText says what an errno can mean where the request breaks no known rule.
+func errnoText(errno syscall.Errno) string {
 	switch errno {
 	case syscall.EPERM:
 		return "not permitted: by the kernel before Linux 5.19 for want of CAP_BPF, else by a security module or a seccomp filter"

@@ -51,7 +51,7 @@ func (s *shot) attr(fd uint32) longAttr {
 // fire makes the call, and explains its failure.
 func (s *shot) fire(prog *ebpf.Program) error {
 	a := s.attr(uint32(prog.FD()))
-	before := callOf("Raw", rawNames, prog, &a.attr)
+	before := newCall("Raw", rawNames, prog, &a.attr)
 	errno := a.run(unsafe.Sizeof(a.attr))
 	runtime.KeepAlive(s)
 	if errno == 0 {
@@ -427,7 +427,7 @@ func TestDifferential(t *testing.T) {
 			var all tally
 			inNetNS(t, func() { all = target.judgeMany(t, o.Program, *shots) })
 			t.Logf("%d tried, %d refused, %d explained, %d wrongly, %d unexplained", all.tried, all.refused, all.explained, all.wrong, all.unexplained)
-			if all.refused == 0 || all.refused == all.tried && !errors.Is(HaveProgramType(o.Type()), ebpf.ErrNotSupported) {
+			if all.refused == 0 || all.refused == all.tried && !errors.Is(HaveProgramRun(o.Type()), ebpf.ErrNotSupported) {
 				t.Errorf("%d of %d refused: that tests nothing", all.refused, all.tried)
 			}
 			if all.unexplained*100 > all.refused {
@@ -720,7 +720,7 @@ func TestRefusedBeforeTheCall(t *testing.T) {
 		if err := s.check("TC"); err != nil {
 			refused++
 			var in skBuff
-			in.from(&s.Context, s.LinearSize)
+			in.encode(&s.Context, s.LinearSize)
 			a := s.attr(uint32(tc.FD()), nil, view(&in), nil)
 			a.repeat = min(a.repeat, 3)
 			wantRefusedToo(t, err, a.run(), reasons, false)

@@ -151,17 +151,17 @@ func TestProbesWithoutPrivilege(t *testing.T) {
 	}
 }
 
-// TestHaveProgramType asks for every type that there is.
-func TestHaveProgramType(t *testing.T) {
+// TestHaveProgramRun asks for every type that there is.
+func TestHaveProgramRun(t *testing.T) {
 	needPrivilege(t)
 	for typ := ebpf.UnspecifiedProgram; typ < 64; typ++ {
-		err := HaveProgramType(typ)
-		again := HaveProgramType(typ)
+		err := HaveProgramRun(typ)
+		again := HaveProgramRun(typ)
 		if (err == nil) != (again == nil) || lacks(err) != lacks(again) {
 			t.Errorf("%s: first %v, then %v", typ, err, again)
 		}
 		switch {
-		case requests&(1<<typ) == 0:
+		case kindOf(typ).request == "":
 			wantError(t, err, "progrun: "+typ.String()+" programs: no kernel is known to run them: not supported", ebpf.ErrNotSupported, RanNo)
 		case err == nil:
 		case lacks(err):
@@ -174,18 +174,18 @@ func TestHaveProgramType(t *testing.T) {
 			wantError(t, err, "progrun: "+typ.String()+" programs: cannot find out whether this kernel runs them: ", is, RanNo)
 		}
 	}
-	wantError(t, HaveProgramType(ebpf.Kprobe), "progrun: Kprobe programs: no kernel is known to run them: not supported", ebpf.ErrNotSupported, RanNo)
-	wantError(t, HaveProgramType(1000), "no kernel is known to run them: not supported", ebpf.ErrNotSupported, RanNo)
+	wantError(t, HaveProgramRun(ebpf.Kprobe), "progrun: Kprobe programs: no kernel is known to run them: not supported", ebpf.ErrNotSupported, RanNo)
+	wantError(t, HaveProgramRun(1000), "no kernel is known to run them: not supported", ebpf.ErrNotSupported, RanNo)
 }
 
-// TestHaveProgramTypeThatCannotBeLoaded tells a kernel that forbids a type from
+// TestHaveProgramRunThatCannotBeLoaded tells a kernel that forbids a type from
 // one that cannot run it: some forbid tracing programs even to root.
-func TestHaveProgramTypeThatCannotBeLoaded(t *testing.T) {
+func TestHaveProgramRunThatCannotBeLoaded(t *testing.T) {
 	needPrivilege(t)
 	prog, err := nothing(ebpf.Tracing)
 	if err == nil {
 		defer prog.Close()
-		if err := HaveProgramType(ebpf.Tracing); err != nil {
+		if err := HaveProgramRun(ebpf.Tracing); err != nil {
 			t.Errorf("the program loads, but the probe says %v", err)
 		}
 		if _, err := (Tracing{}).Run(prog); err != nil {
@@ -196,7 +196,7 @@ func TestHaveProgramTypeThatCannotBeLoaded(t *testing.T) {
 	if !errors.Is(err, unix.EPERM) {
 		t.Skipf("cannot load a tracing program: %v", err)
 	}
-	err = HaveProgramType(ebpf.Tracing)
+	err = HaveProgramRun(ebpf.Tracing)
 	wantError(t, err, "progrun: Tracing programs: cannot find out whether this kernel runs them: ", unix.EPERM, RanNo)
 	if lacks(err) {
 		t.Errorf("%v is taken for an answer", err)

@@ -33,39 +33,39 @@ func TestFloor(t *testing.T) {
 		floor               attr
 		run                 func(*ebpf.Program) error
 	}{
-		{"XDP without output", "xdp", "xdp_pass", on(0, packet, nil, nil, nil), func(p *ebpf.Program) error {
+		{"XDP without output", "xdp", "xdp_pass", newAttr(0, packet, nil, nil, nil, 0, 0), func(p *ebpf.Program) error {
 			_, err := XDP{Packet: packet, NoOutput: true}.Run(p)
 			return err
 		}},
-		{"XDP into Out", "xdp", "xdp_pass", on(0, packet, out[:cap(out)], view(&md), view(&mdOut)), func(p *ebpf.Program) error {
+		{"XDP into Out", "xdp", "xdp_pass", newAttr(0, packet, out[:cap(out)], view(&md), view(&mdOut), 0, 0), func(p *ebpf.Program) error {
 			_, err := XDP{Packet: packet, Out: out}.Run(p)
 			return err
 		}},
-		{"TC without output", "tc", "tc_mark", on(0, packet, nil, nil, nil), func(p *ebpf.Program) error {
+		{"TC without output", "tc", "tc_mark", newAttr(0, packet, nil, nil, nil, 0, 0), func(p *ebpf.Program) error {
 			_, err := TC{Packet: packet, NoOutput: true}.Run(p)
 			return err
 		}},
-		{"TC with context", "tc", "tc_mark", on(0, packet, out[:cap(out)], view(&mark), view(&markOut)), func(p *ebpf.Program) error {
+		{"TC with context", "tc", "tc_mark", newAttr(0, packet, out[:cap(out)], view(&mark), view(&markOut), 0, 0), func(p *ebpf.Program) error {
 			_, err := TC{Packet: packet, Context: SKB{Mark: 9}, Out: out}.Run(p)
 			return err
 		}},
-		{"SocketFilter into Out", "socket_filter", "socket_filter", on(0, packet, out[:cap(out)], nil, view(&markOut)), func(p *ebpf.Program) error {
+		{"SocketFilter into Out", "socket_filter", "socket_filter", newAttr(0, packet, out[:cap(out)], nil, view(&markOut), 0, 0), func(p *ebpf.Program) error {
 			_, err := SocketFilter{Packet: packet, Out: out}.Run(p)
 			return err
 		}},
-		{"SkLookup", "sk_lookup", "sk_lookup", on(0, nil, nil, view(&socket), view(&found)), func(p *ebpf.Program) error {
+		{"SkLookup", "sk_lookup", "sk_lookup", newAttr(0, nil, nil, view(&socket), view(&found), 0, 0), func(p *ebpf.Program) error {
 			_, err := lookup.Run(p)
 			return err
 		}},
-		{"FlowDissector", "flow_dissector", "flow_dissect", on(0, packet, view(&keys), view(&stop), nil), func(p *ebpf.Program) error {
+		{"FlowDissector", "flow_dissector", "flow_dissect", newAttr(0, packet, view(&keys), view(&stop), nil, 0, 0), func(p *ebpf.Program) error {
 			_, err := FlowDissector{Packet: packet, Flags: FlowStopAtEncap}.Run(p)
 			return err
 		}},
-		{"Syscall", "syscall", "syscall_add", on(0, nil, nil, view(&add), nil), func(p *ebpf.Program) error {
+		{"Syscall", "syscall", "syscall_add", newAttr(0, nil, nil, view(&add), nil, 0, 0), func(p *ebpf.Program) error {
 			_, err := Syscall{Context: &add}.Run(p)
 			return err
 		}},
-		{"RawTracepoint", "raw_tracepoint", "raw_tp", on(0, nil, nil, unsafe.Slice((*byte)(unsafe.Pointer(&args[0])), 16), nil), func(p *ebpf.Program) error {
+		{"RawTracepoint", "raw_tracepoint", "raw_tp", newAttr(0, nil, nil, unsafe.Slice((*byte)(unsafe.Pointer(&args[0])), 16), nil, 0, 0), func(p *ebpf.Program) error {
 			_, err := RawTracepoint{Args: args}.Run(p)
 			return err
 		}},

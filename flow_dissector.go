@@ -1,8 +1,10 @@
 package progrun
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
+	"net/netip"
 	"runtime"
 	"strings"
 	"syscall"
@@ -10,8 +12,6 @@ import (
 
 	"github.com/cilium/ebpf"
 )
-
-const flowDissectorTypes = programTypes(1 << ebpf.FlowDissector)
 
 // FlowDissectorFlags tell a flow dissector how far to go: BPF_FLOW_DISSECTOR_F_*
 // of linux/bpf.h. The kernel passes on any bits.
@@ -95,18 +95,18 @@ func (r FlowDissector) Run(prog *ebpf.Program) (res FlowDissectorResult, err err
 	}
 	runtime.KeepAlive(prog)
 	if errno != 0 {
-		c := callOf("FlowDissector", flowDissectorNames, prog, &a)
+		c := newCall("FlowDissector", flowDissectorNames, prog, &a)
 		copy(c.ctx[:], ctxIn)
 		return res, explain(errno, c)
 	}
 	res.Verdict, res.PerRun = flowVerdict(a.retval), a.perRun()
-	keys.to(&res.Keys)
+	keys.decode(&res.Keys)
 	return res, nil
 }
 
 // attr has the keys for its output data: the output context is but an echo.
 func (r *FlowDissector) attr(fd uint32, keys, ctxIn []byte) attr {
-	return repeatedOn(fd, r.Packet, keys, ctxIn, nil, uint32(r.Repeat), 0)
+	return newAttr(fd, r.Packet, keys, ctxIn, nil, uint32(r.Repeat), 0)
 }
 
 func (r *FlowDissector) check() error {
@@ -125,7 +125,7 @@ func flowVerdict(retval uint32) FlowDissectorVerdict {
 	if retval > 1 {
 		return FlowDissectorVerdict(retval)
 	}
-	switch known := flowVerdicts.once(); {
+	switch known := flowVerdicts.cached(); {
 	case known == yes:
 		return FlowDissectorVerdict(retval)
 	case known == unknown:
@@ -134,4 +134,40 @@ func flowVerdict(retval uint32) FlowDissectorVerdict {
 		return FlowDissectorOK
 	}
 	return FlowDissectorNotOK
+}
+
+// FlowKeys is what a flow dissector found: struct bpf_flow_keys. Offsets are
+// counted in bytes from the start of the Ethernet header; ports and types are
+// in the byte order of the machine.
+type FlowKeys struct {
+	NHOff, THOff int        // where the network and the transport header begin
+	AddrProto    uint16     // ETH_P_IP or ETH_P_IPV6, else 0: which addresses are valid
+	IsFrag       bool       // the packet is an IP fragment,
+	IsFirstFrag  bool       // the first one,
+	IsEncap      bool       // or has an inner IP header
+	IPProto      uint8      // IPPROTO_*
+	NProto       uint16     // the EtherType
+	Src, Dst     netip.Addr // invalid if AddrProto is 0
+	SPort, DPort uint16
+	Flags        FlowDissectorFlags // as they were passed in, or as the program left them
+	FlowLabel    uint32             // of IPv6, 20 bits
+}
+
+// to decodes the keys, which are too large to be handed about.
+func (k *flowKeys) decode(keys *FlowKeys) {
+	*keys = FlowKeys{
+		NHOff: int(k.nhoff), THOff: int(k.thoff), AddrProto: k.addrProto,
+		IsFrag: k.isFrag != 0, IsFirstFrag: k.isFirstFrag != 0, IsEncap: k.isEncap != 0,
+		IPProto: k.ipProto,
+		NProto:  binary.BigEndian.Uint16(k.nProto[:]),
+		SPort:   binary.BigEndian.Uint16(k.sport[:]), DPort: binary.BigEndian.Uint16(k.dport[:]),
+		Flags:     FlowDissectorFlags(k.flags),
+		FlowLabel: binary.BigEndian.Uint32(k.flowLabel[:]),
+	}
+	switch k.addrProto {
+	case ethPIP:
+		keys.Src, keys.Dst = netip.AddrFrom4([4]byte(k.addrs[:4])), netip.AddrFrom4([4]byte(k.addrs[4:]))
+	case ethPIPv6:
+		keys.Src, keys.Dst = netip.AddrFrom16([16]byte(k.addrs[:16])), netip.AddrFrom16([16]byte(k.addrs[16:]))
+	}
 }

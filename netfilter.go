@@ -11,8 +11,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-const netfilterTypes = programTypes(1 << ebpf.Netfilter)
-
 // NFHook is a hook of netfilter: enum nf_inet_hooks of linux/netfilter.h.
 type NFHook uint8
 
@@ -104,7 +102,7 @@ func (r Netfilter) Run(prog *ebpf.Program) (NetfilterResult, error) {
 	}
 	runtime.KeepAlive(prog)
 	if errno != 0 {
-		c := callOf("Netfilter", netfilterNames, prog, &a)
+		c := newCall("Netfilter", netfilterNames, prog, &a)
 		copy(c.ctx[:], view(&in))
 		copy(c.head[:], r.Packet)
 		return NetfilterResult{}, explain(errno, c)
@@ -113,7 +111,7 @@ func (r Netfilter) Run(prog *ebpf.Program) (NetfilterResult, error) {
 }
 
 func (r *Netfilter) attr(fd uint32, ctxIn []byte) attr {
-	return repeatedOn(fd, r.Packet, nil, ctxIn, nil, uint32(r.Repeat), 0)
+	return newAttr(fd, r.Packet, nil, ctxIn, nil, uint32(r.Repeat), 0)
 }
 
 // check refuses hooks that do not exist, which the kernel does not.

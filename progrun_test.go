@@ -59,7 +59,7 @@ func skipExamples() {
 		"SkLookup": ebpf.SkLookup, "Syscall": ebpf.Syscall, "RawTracepoint": ebpf.RawTracepoint,
 		"FlowDissector": ebpf.FlowDissector, "Netfilter": ebpf.Netfilter, "StructOps": ebpf.StructOps,
 	} {
-		err := HaveProgramType(typ)
+		err := HaveProgramRun(typ)
 		if privileged() && (lacks(err) || tooMuchFor32Bits(err)) {
 			lacking = append(lacking, name)
 		}
@@ -415,7 +415,7 @@ func TestProgramTypes(t *testing.T) {
 			got, err := c.run(o.Program)
 			if errors.Is(err, ebpf.ErrNotSupported) {
 				wantError(t, err, "cannot run "+c.typ.String()+" programs", ebpf.ErrNotSupported, RanNo)
-				if has := HaveProgramType(c.typ); !errors.Is(has, ebpf.ErrNotSupported) {
+				if has := HaveProgramRun(c.typ); !errors.Is(has, ebpf.ErrNotSupported) {
 					t.Errorf("the probe says %v", has)
 				}
 				skipOnThisKernel(t, c.name, err)
@@ -426,7 +426,7 @@ func TestProgramTypes(t *testing.T) {
 			if got != c.want {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
-			if err := HaveProgramType(c.typ); err != nil {
+			if err := HaveProgramRun(c.typ); err != nil {
 				t.Errorf("ran, but the probe says %v", err)
 			}
 		})

@@ -11,8 +11,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-const rawTracepointTypes = programTypes(1 << ebpf.RawTracepoint)
-
 // CPU is where a program runs. Its zero value is the CPU of the caller.
 type CPU struct {
 	n      int
@@ -68,7 +66,7 @@ func (r RawTracepoint) Run(prog *ebpf.Program) (RawTracepointResult, error) {
 	errno := progRun(&a, attrSize) // no signal can interrupt this type
 	runtime.KeepAlive(prog)
 	if errno != 0 {
-		return RawTracepointResult{}, explain(errno, callOf("RawTracepoint", rawTracepointNames, prog, &a))
+		return RawTracepointResult{}, explain(errno, newCall("RawTracepoint", rawTracepointNames, prog, &a))
 	}
 	return RawTracepointResult{Return: int32(a.retval)}, nil
 }
@@ -78,7 +76,7 @@ func (r *RawTracepoint) attr(fd uint32) attr {
 	if len(r.Args) > 0 {
 		args = unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(r.Args))), 8*len(r.Args))
 	}
-	a := on(fd, nil, nil, args, nil)
+	a := newAttr(fd, nil, nil, args, nil, 0, 0)
 	if r.CPU.chosen {
 		a.flags, a.cpu = testRunOnCPU, uint32(r.CPU.n)
 	}

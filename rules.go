@@ -27,37 +27,6 @@ func (n fieldNames) of(field string) string {
 	return strings.Replace(field, "ctx.", "CtxIn.", 1)
 }
 
-// rulesFor gives the rules for the programs of a type, in the order in which
-// the kernel applies them; those that hold for all come first.
-func rulesFor(t ebpf.ProgramType) []rule {
-	return append(commonRules[:len(commonRules):len(commonRules)], handlerRules(t)...)
-}
-
-func handlerRules(t ebpf.ProgramType) []rule {
-	switch t {
-	case ebpf.SchedCLS, ebpf.SchedACT, ebpf.SocketFilter, ebpf.CGroupSKB,
-		ebpf.LWTIn, ebpf.LWTOut, ebpf.LWTXmit, ebpf.LWTSeg6Local:
-		return skbRules
-	case ebpf.XDP:
-		return xdpRules
-	case ebpf.FlowDissector:
-		return flowDissectorRules
-	case ebpf.SkLookup:
-		return skLookupRules
-	case ebpf.Netfilter:
-		return netfilterRules
-	case ebpf.RawTracepoint:
-		return rawTracepointRules
-	case ebpf.Tracing:
-		return tracingRules
-	case ebpf.Syscall:
-		return syscallRules
-	case ebpf.StructOps:
-		return structOpsRules
-	}
-	return nil
-}
-
 // The conditions and limits that several handlers share.
 
 func flagsSet(c *call) bool     { return c.flags != 0 }
@@ -138,25 +107,6 @@ var commonRules = []rule{
 		broken: func(c *call) bool { return c.ctxSizeIn > 0 && c.ctxSize() != 0 }},
 }
 
-// ctxSize is the size of the context that the handler has, or 0 if it takes
-// any number of bytes or none.
-func (c *call) ctxSize() uint32 {
-	switch c.prog.Type() {
-	case ebpf.SchedCLS, ebpf.SchedACT, ebpf.SocketFilter, ebpf.CGroupSKB,
-		ebpf.LWTIn, ebpf.LWTOut, ebpf.LWTXmit, ebpf.LWTSeg6Local:
-		return 192
-	case ebpf.XDP:
-		return 24
-	case ebpf.FlowDissector:
-		return 56
-	case ebpf.SkLookup:
-		return 72
-	case ebpf.Netfilter:
-		return 48
-	}
-	return 0
-}
-
 // skbRules are those of bpf_prog_test_run_skb in net/bpf/test_run.c.
 var skbRules = []rule{
 	{errno: syscall.EINVAL, field: "flags",
@@ -182,7 +132,7 @@ var skbRules = []rule{
 		broken: func(c *call) bool { return c.u32(80) > c.dataSizeIn }},
 	{errno: syscall.EINVAL, field: "ctx.data_end", value: ctxValue(80),
 		text:   "LWT programs run on linear skbs only",
-		broken: func(c *call) bool { return c.u32(80) != 0 && isLWT(c.prog.Type()) }},
+		broken: func(c *call) bool { return c.u32(80) != 0 && lwtTypes.has(c.prog.Type()) }},
 	{errno: syscall.EINVAL, field: "data_size_in",
 		text:   "the packet is too large",
 		broken: func(c *call) bool { return skbTooLarge(c.prog, c.dataSizeIn) },
@@ -206,7 +156,7 @@ var skbRules = []rule{
 		broken: func(c *call) bool { return c.etherType() == ethPIPv6 && c.linear() < ethHLen+40 }},
 	{errno: syscall.EINVAL, field: "data_size_in",
 		text:   "some kernels want at least one byte after the Ethernet header",
-		broken: func(c *call) bool { return c.dataSizeIn == ethHLen && !isTC(c.prog.Type()) }},
+		broken: func(c *call) bool { return c.dataSizeIn == ethHLen && !tcTypes.has(c.prog.Type()) }},
 	{errno: syscall.EINVAL, field: "ctx.ingress_ifindex", value: ctxValue(36), lacking: true,
 		text:   "this kernel takes no such field (Linux 5.11)",
 		broken: func(c *call) bool { return c.u32(36) != 0 && !knowsBatchSize() }},
@@ -233,15 +183,9 @@ func (c *call) fragments(linear uint32) int {
 	return (int(c.dataSizeIn) - int(min(linear, c.dataSizeIn)) + page - 1) / page
 }
 
-func isLWT(t ebpf.ProgramType) bool {
-	return lwtTypes&(1<<t) != 0
-}
-
-func isTC(t ebpf.ProgramType) bool { return tcTypes&(1<<t) != 0 }
-
 // skbLen is skb->len: without the Ethernet header, unless the type sees it.
 func (c *call) skbLen() uint32 {
-	if isTC(c.prog.Type()) {
+	if tcTypes.has(c.prog.Type()) {
 		return c.dataSizeIn
 	}
 	return c.dataSizeIn - ethHLen

@@ -248,8 +248,8 @@ func TestAllThreadsSyscall(t *testing.T) {
 // TestInterruptedSaysSo holds for an errno that no test can bring about at will.
 func TestInterruptedSaysSo(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
-	a := on(uint32(o.FD()), frame(64), nil, nil, nil)
-	err := explain(unix.EINTR, callOf("TC", skbNames, o.Program, &a))
+	a := newAttr(uint32(o.FD()), frame(64), nil, nil, nil, 0, 0)
+	err := explain(unix.EINTR, newCall("TC", skbNames, o.Program, &a))
 	wantError(t, err, "interrupted after the program ran at least once", unix.EINTR, RanYes)
 	if errors.Is(err, unix.EINVAL) || fmt.Sprint(err) == "" {
 		t.Errorf("got %v", err)

@@ -12,8 +12,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-const skLookupTypes = programTypes(1 << ebpf.SkLookup)
-
 // SkLookup runs an sk_lookup program as if a packet for Local had come from
 // Remote. Since Linux 5.13. See bpf_prog_test_run_sk_lookup in the kernel's
 // net/bpf/test_run.c. The ingress interface cannot be chosen: it is 0.
@@ -66,7 +64,7 @@ func (r SkLookup) Run(prog *ebpf.Program) (SkLookupResult, error) {
 	}
 	runtime.KeepAlive(prog)
 	if errno != 0 {
-		c := callOf("SkLookup", skLookupNames, prog, &a)
+		c := newCall("SkLookup", skLookupNames, prog, &a)
 		copy(c.ctx[:], view(&in))
 		return SkLookupResult{}, explain(errno, c)
 	}
@@ -74,7 +72,7 @@ func (r SkLookup) Run(prog *ebpf.Program) (SkLookupResult, error) {
 }
 
 func (r *SkLookup) attr(fd uint32, ctxIn, ctxOut []byte) attr {
-	return repeatedOn(fd, nil, nil, ctxIn, ctxOut, uint32(r.Repeat), 0)
+	return newAttr(fd, nil, nil, ctxIn, ctxOut, uint32(r.Repeat), 0)
 }
 
 // check refuses what a bpf_sk_lookup cannot say.

@@ -10,13 +10,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-const (
-	tcTypes           = programTypes(1<<ebpf.SchedCLS | 1<<ebpf.SchedACT)
-	socketFilterTypes = programTypes(1 << ebpf.SocketFilter)
-	cgroupSKBTypes    = programTypes(1 << ebpf.CGroupSKB)
-	lwtTypes          = programTypes(1<<ebpf.LWTIn | 1<<ebpf.LWTOut | 1<<ebpf.LWTXmit | 1<<ebpf.LWTSeg6Local)
-)
-
 // TC runs a sched_cls or sched_act program on a packet; the tc, tcx and netkit
 // hooks all have these. The program's data begins with the Ethernet header.
 // Since Linux 4.12. See bpf_prog_test_run_skb in the kernel's
@@ -235,7 +228,7 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 		if err := r.Context.check(request); err != nil {
 			return 0, nil, 0, err
 		}
-		ctx.from(&r.Context, r.LinearSize)
+		ctx.encode(&r.Context, r.LinearSize)
 		ctxIn = view(&ctx)
 	}
 	if !r.NoOutput {
@@ -256,13 +249,13 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 		return 0, nil, 0, r.explain(errno, request, prog, &a, len(o.buf), ctxIn)
 	}
 	if !r.NoOutput {
-		packet, *context = o.take(r.Out, a.dataSizeOut), ctx.to()
+		packet, *context = o.output(r.Out, a.dataSizeOut), ctx.decode()
 	}
 	return a.retval, packet, a.perRun(), nil
 }
 
 func (r *skbRequest) explain(errno syscall.Errno, request string, prog *ebpf.Program, a *attr, out int, ctxIn []byte) error {
-	c := callOf(request, skbNames, prog, a)
+	c := newCall(request, skbNames, prog, a)
 	c.dataSizeOut = uint32(out)
 	copy(c.ctx[:], ctxIn)
 	copy(c.head[:], r.Packet)
@@ -274,7 +267,7 @@ func (r *skbRequest) attr(fd uint32, out, ctxIn, ctxOut []byte) attr {
 	if r.ChecksumComplete {
 		flags = testSKBChecksumComplete
 	}
-	return repeatedOn(fd, r.Packet, out, ctxIn, ctxOut, uint32(r.Repeat), flags)
+	return newAttr(fd, r.Packet, out, ctxIn, ctxOut, uint32(r.Repeat), flags)
 }
 
 // check refuses what would be cut short on its way to the kernel, or what no

@@ -9,8 +9,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-const structOpsTypes = programTypes(1 << ebpf.StructOps)
-
 // StructOps runs a struct_ops program of bpf_dummy_ops, once; the kernel runs
 // no others (EOPNOTSUPP). Since Linux 5.16. See bpf_struct_ops_test_run in the
 // kernel's net/bpf/bpf_dummy_struct_ops.c.
@@ -51,11 +49,11 @@ func (r StructOps) Run(prog *ebpf.Program) (StructOpsResult, error) {
 	}
 	ctx.state.ptr = unsafe.Pointer(r.State)
 	copy(ctx.args[:], r.Args)
-	a := on(fd, nil, nil, view(&ctx)[:8*(1+len(r.Args))], nil)
+	a := newAttr(fd, nil, nil, view(&ctx)[:8*(1+len(r.Args))], nil, 0, 0)
 	errno := progRun(&a, attrSize) // no signal can interrupt this type
 	runtime.KeepAlive(prog)
 	if errno != 0 {
-		return StructOpsResult{}, explain(errno, callOf("StructOps", structOpsNames, prog, &a))
+		return StructOpsResult{}, explain(errno, newCall("StructOps", structOpsNames, prog, &a))
 	}
 	return StructOpsResult{Return: int32(a.retval)}, nil
 }

@@ -11,7 +11,7 @@ import (
 // the loader would look for in vain.
 func loadStructOps(t *testing.T, program string) *object {
 	t.Helper()
-	need(t, HaveProgramType(ebpf.StructOps))
+	need(t, HaveProgramRun(ebpf.StructOps))
 	return load(t, "struct_ops", program)
 }
 

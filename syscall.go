@@ -11,8 +11,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-const syscallTypes = programTypes(1 << ebpf.Syscall)
-
 // Syscall runs a syscall program, once. Since Linux 5.14. See
 // bpf_prog_test_run_syscall in the kernel's net/bpf/test_run.c.
 //
@@ -47,11 +45,11 @@ func (r Syscall) Run(prog *ebpf.Program) (SyscallResult, error) {
 	if err != nil {
 		return SyscallResult{}, err
 	}
-	a := on(fd, nil, nil, ctx, nil)
+	a := newAttr(fd, nil, nil, ctx, nil, 0, 0)
 	errno := progRun(&a, attrSize) // no signal can interrupt this type
 	runtime.KeepAlive(prog)
 	if errno != 0 {
-		return SyscallResult{}, explain(errno, callOf("Syscall", syscallNames, prog, &a))
+		return SyscallResult{}, explain(errno, newCall("Syscall", syscallNames, prog, &a))
 	}
 	return SyscallResult{Return: int32(a.retval)}, nil
 }

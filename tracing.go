@@ -6,8 +6,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-const tracingTypes = programTypes(1 << ebpf.Tracing)
-
 // Tracing fires the kernel's own test functions for tracing programs. Since
 // Linux 5.7. See bpf_prog_test_run_tracing in the kernel's net/bpf/test_run.c.
 //
@@ -35,11 +33,11 @@ func (r Tracing) Run(prog *ebpf.Program) (TracingResult, error) {
 	if err != nil {
 		return TracingResult{}, err
 	}
-	a := on(fd, nil, nil, nil, nil)
+	a := newAttr(fd, nil, nil, nil, nil, 0, 0)
 	errno := progRun(&a, attrSize) // no signal can interrupt this type
 	runtime.KeepAlive(prog)
 	if errno != 0 {
-		return TracingResult{}, explain(errno, callOf("Tracing", nil, prog, &a))
+		return TracingResult{}, explain(errno, newCall("Tracing", nil, prog, &a))
 	}
 	return TracingResult{Return: int16(a.retval), SideEffects: int(a.retval >> 16)}, nil
 }

@@ -10,8 +10,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-const xdpTypes = programTypes(1 << ebpf.XDP)
-
 // XDP runs an XDP program on a packet. Since Linux 4.12; Metadata,
 // IngressIfindex and RxQueueIndex since 5.15, and packets larger than about a
 // page since 5.18. See bpf_prog_test_run_xdp in the kernel's net/bpf/test_run.c.
@@ -122,7 +120,7 @@ func (r XDP) Run(prog *ebpf.Program) (res XDPResult, err error) {
 	}
 	res.Action, res.PerRun = XDPAction(a.retval), a.perRun()
 	if !r.NoOutput {
-		all := o.take(r.Out, a.dataSizeOut)
+		all := o.output(r.Out, a.dataSizeOut)
 		m := min(int(after.data), len(all))
 		res.Metadata, res.Packet = all[:m:m], all[m:]
 		res.LinearSize = max(0, int(after.dataEnd)-m)
@@ -134,14 +132,14 @@ func (r XDP) Run(prog *ebpf.Program) (res XDPResult, err error) {
 }
 
 func (r *XDP) explain(errno syscall.Errno, prog *ebpf.Program, a *attr, out int, ctxIn []byte) error {
-	c := callOf("XDP", xdpNames, prog, a)
+	c := newCall("XDP", xdpNames, prog, a)
 	c.dataSizeOut = uint32(out)
 	copy(c.ctx[:], ctxIn)
 	return explain(errno, c)
 }
 
 func (r *XDP) attr(fd uint32, input, out, ctxIn, ctxOut []byte) attr {
-	return repeatedOn(fd, input, out, ctxIn, ctxOut, uint32(r.Repeat), 0)
+	return newAttr(fd, input, out, ctxIn, ctxOut, uint32(r.Repeat), 0)
 }
 
 // needsContext is whether the request says anything that only a context can.

@@ -3,30 +3,12 @@
 package progrun
 
 import (
-	"time"
+	"context"
 
 	"github.com/cilium/ebpf"
 )
 
-// Held keeps a program in the kernel's XDP dispatcher, on Linux.
-type Held struct{}
-
-// Hold keeps an XDP program in the kernel's XDP dispatcher, on Linux.
-func Hold(prog *ebpf.Program) (*Held, error) {
-	return nil, &Error{Request: "Hold", Rule: "XDP programs run on Linux only", Err: unsupported{enotsupp}}
+// start explains that there are no live frames here.
+func (l *Live) start(context.Context, *ebpf.Program) (LiveStats, error) {
+	return LiveStats{}, &Error{Request: "Live", Rule: "BPF programs run on Linux only", Err: unsupported{enotsupp}}
 }
-
-// Close does nothing.
-func (*Held) Close() error { return nil }
-
-func openNetNS(int) (netNS, error) { return netNS{}, nil }
-
-type liveThread struct{}
-
-func (*liveThread) enter(netNS, int) error { return unsupported{enotsupp} }
-
-func (*liveThread) leave() bool { return true }
-
-func (*pace) sleepUntil(time.Time) {}
-
-func (*Held) holds(*ebpf.Program) bool { return false }

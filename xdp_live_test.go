@@ -963,12 +963,12 @@ func TestNetNSIn(t *testing.T) {
 	if err := there.stat(); err != nil {
 		t.Fatal(err)
 	}
-	there.in(func(err error) {
+	there.run(func(err error) {
 		if err != nil || !there.isCurrent() {
 			t.Errorf("there: %v, %v", there.isCurrent(), err)
 		}
 	})
-	netNS{fd: -1}.in(func(err error) {
+	netNS{fd: -1}.run(func(err error) {
 		if !errors.Is(err, unix.EBADF) {
 			t.Errorf("got %v, want %v", err, unix.EBADF)
 		}

@@ -11,6 +11,6 @@ type netNS struct{}
 
 func currentNetNS() (netNS, error) { return netNS{}, nil }
 
-func (netNS) in(f func(error)) { f(nil) }
+func (netNS) run(f func(error)) { f(nil) }
 
 func (netNS) close() {}

@@ -82,7 +82,7 @@ const cannotMove = "cannot move a thread into the network namespace, which takes
 
 // in calls f on a thread in the namespace, this one if it is there already, or
 // with the reason why there is none.
-func (ns netNS) in(f func(error)) {
+func (ns netNS) run(f func(error)) {
 	if ns.isCurrent() {
 		f(nil)
 		return

@@ -1,0 +1,164 @@
+package progrun
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+)
+
+// Raw is every field of the kernel's attr, for any program type: for what the
+// typed requests leave out, such as what a later kernel adds.
+//
+// The lengths of the slices are the sizes that the kernel is told; an empty
+// slice is a null pointer. What DataIn and CtxIn hold is told by the kernel's
+// headers, in the byte order of the machine. CtxIn of a Syscall program is
+// written to. A later kernel's fields go into Tail.
+//
+// All is handed to the kernel as it is, unknown flags too, but for live frames
+// (BPF_F_TEST_XDP_LIVE_FRAMES, 1<<1): for these, DataOut and CtxOut must be
+// empty (the kernel would fill DataOut with frames that never ran), BatchSize
+// at most 256, and the kernel must know them; kernels from 5.10 to 5.17 ignore
+// the flag, and would run the program once more than meant.
+type Raw struct {
+	DataIn    []byte
+	DataOut   []byte // written by the kernel, len(DataOut) bytes at most
+	CtxIn     []byte
+	CtxOut    []byte // written by the kernel, len(CtxOut) bytes at most
+	Repeat    uint32 // 0 means 1
+	Flags     uint32 // BPF_F_TEST_*
+	CPU       uint32 // with BPF_F_TEST_RUN_ON_CPU
+	BatchSize uint32 // with BPF_F_TEST_XDP_LIVE_FRAMES
+	Tail      []byte // what follows batch_size, from offset 76 of the attr on; at most 4020 bytes
+}
+
+// RawResult is every output of the kernel's attr. DataSizeOut and CtxSizeOut
+// are the full sizes of what there was to write, which may be more than the
+// buffers held; after an error that says so (ENOSPC) the result is valid as
+// far as it goes.
+type RawResult struct {
+	Retval      uint32
+	DataSizeOut uint32
+	CtxSizeOut  uint32
+	Duration    time.Duration // the mean of one run
+	// Ignored names the fields of the request that were set, but that the
+	// kernel does not look at for this type of program, such as "CPU".
+	Ignored string
+}
+
+// Run hands the request to the kernel. Since Linux 4.12; contexts since 5.2.
+func (r Raw) Run(prog *ebpf.Program) (RawResult, error) {
+	fd, err := anyType.descriptor("Raw", prog)
+	if err == nil {
+		err = r.check(prog)
+	}
+	if err != nil {
+		return RawResult{}, err
+	}
+	a := r.attr(fd)
+	errno := a.run(unsafe.Sizeof(a.attr) + uintptr(max(0, len(r.Tail)-len(a.tail))))
+	runtime.KeepAlive(prog)
+	res := RawResult{
+		Retval: a.retval, DataSizeOut: a.dataSizeOut, CtxSizeOut: a.ctxSizeOut,
+		Duration: a.perRun(), Ignored: r.ignored(prog.Type()),
+	}
+	if errno != 0 {
+		return res, explain(errno, r.call(prog, &a.attr))
+	}
+	return res, nil
+}
+
+// check refuses what does not fit in an attr, and what a live run must not have.
+func (r Raw) check(prog *ebpf.Program) error {
+	var a longAttr
+	if most := len(a.tail) + len(a.more); len(r.Tail) > most {
+		return refuse("Raw", "Tail", size(len(r.Tail)), fmt.Sprintf("at most %d bytes", most), syscall.E2BIG)
+	}
+	for _, b := range []struct {
+		field string
+		n     int
+	}{{"DataIn", len(r.DataIn)}, {"DataOut", len(r.DataOut)}, {"CtxIn", len(r.CtxIn)}, {"CtxOut", len(r.CtxOut)}} {
+		if uint64(b.n) > math.MaxUint32 {
+			return refuse("Raw", b.field, size(b.n), "a size has 32 bits", syscall.E2BIG)
+		}
+	}
+	if r.Flags&testXDPLiveFrames != 0 {
+		return r.checkLive(prog)
+	}
+	return nil
+}
+
+// checkLive holds a request with the live flag to the rules of live frames,
+// where the kernel would rather run the program.
+func (r Raw) checkLive(prog *ebpf.Program) error {
+	switch {
+	case prog.Type() != ebpf.XDP:
+		return refuse("Raw", "Flags", fmt.Sprintf("%#x", r.Flags),
+			"only XDP programs run on live frames", syscall.EINVAL)
+	case len(r.DataOut) > 0:
+		return refuse("Raw", "DataOut", size(len(r.DataOut)), "live frames have no output", syscall.EINVAL)
+	case len(r.CtxOut) > 0:
+		return refuse("Raw", "CtxOut", size(len(r.CtxOut)), "live frames have no output", syscall.EINVAL)
+	case r.BatchSize > maxBatchSize:
+		return refuse("Raw", "BatchSize", fmt.Sprint(r.BatchSize), overMaxBatchSize, syscall.E2BIG)
+	case !haveXDPLiveFrames(prog):
+		return &Error{Request: "Raw", Field: "Flags", Value: fmt.Sprintf("%#x", r.Flags),
+			Rule: "this kernel has no live frames, and would ignore the flag", Err: unsupported{syscall.EINVAL}}
+	}
+	return nil
+}
+
+func (r Raw) attr(fd uint32) longAttr {
+	a := longAttr{attr: newAttr(fd, orNil(r.DataIn), orNil(r.DataOut), orNil(r.CtxIn), orNil(r.CtxOut), 0, 0)}
+	a.repeat, a.flags, a.cpu, a.batchSize = r.Repeat, r.Flags, r.CPU, r.BatchSize
+	copy(a.more[:], r.Tail[copy(a.tail[:], r.Tail):])
+	return a
+}
+
+// ignored names what is set, but not for programs of type t.
+func (r *Raw) ignored(t ebpf.ProgramType) string {
+	var names []string
+	add := func(name string, set bool) {
+		if set {
+			names = append(names, name)
+		}
+	}
+	switch t {
+	case ebpf.XDP:
+		add("Flags", r.Flags != 0 && !knowsBatchSize()) // 5.18 began to look at them
+		add("CPU", r.CPU != 0)
+	case ebpf.Syscall:
+		add("CPU", r.CPU != 0)
+	case ebpf.RawTracepoint:
+		add("Flags", r.Flags&^testRunOnCPU != 0)
+	case ebpf.Netfilter:
+		add("DataOut", len(r.DataOut) > 0)
+		add("CtxOut", len(r.CtxOut) > 0)
+	case ebpf.Tracing, ebpf.StructOps:
+		add("DataIn", len(r.DataIn) > 0)
+		add("DataOut", len(r.DataOut) > 0)
+		add("CtxIn", len(r.CtxIn) > 0 && t == ebpf.Tracing)
+		add("CtxOut", len(r.CtxOut) > 0)
+		add("Repeat", r.Repeat != 0)
+		add("Flags", r.Flags != 0)
+		add("CPU", r.CPU != 0)
+		add("BatchSize", r.BatchSize != 0)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (r Raw) call(prog *ebpf.Program, a *attr) call {
+	c := newCall("Raw", rawNames, prog, a)
+	c.dataSizeOut, c.ctxSizeOut = uint32(len(r.DataOut)), uint32(len(r.CtxOut))
+	copy(c.ctx[:], r.CtxIn)
+	copy(c.head[:], r.DataIn)
+	for _, b := range r.Tail {
+		c.tail = c.tail || b != 0
+	}
+	return c
+}
