@@ -1,54 +1,73 @@
-// Package progrun runs loaded BPF programs from user space, by the kernel's
-// BPF_PROG_RUN command (once BPF_PROG_TEST_RUN).
+// Package progrun runs loaded BPF programs from user space, through the kernel's
+// BPF_PROG_RUN command (formerly BPF_PROG_TEST_RUN).
 //
-// There is one request type for each family of program types, with just the
-// fields that the kernel takes for it, and one verb, Run:
+// Each family of program types has a request type with the fields that the
+// kernel accepts for it, and one method, Run:
 //
 //	res, err := progrun.XDP{Packet: frame}.Run(prog)
 //	res.Action // progrun.XDPDrop, which prints as "XDP_DROP"
 //
-// In the header of an if, for or switch, Go wants the literal in parentheses:
-// (progrun.XDP{Packet: frame}).Run(prog).
+// In the header of an if, for or switch statement, Go requires parentheses
+// around the literal: (progrun.XDP{Packet: frame}).Run(prog). [Any] runs a
+// program of whatever type takes packets.
 //
-// A request is a plain value: it may be kept, copied, changed and run again,
-// from many goroutines at once as long as they do not share its output
-// buffers. Nothing is kept between runs, and a run allocates nothing when it
-// is given somewhere to put its output.
+// A request is a plain value. It can be kept, copied, changed and run again,
+// also from many goroutines at once, as long as they do not share its output
+// buffer. The package keeps no state between runs. A run allocates nothing if
+// the request has a buffer for its output.
 //
 // # What a run does
 //
-// The program runs for real: its maps, ring buffers and helpers take effect.
-// Its verdict is not acted on: nothing is dropped or redirected, though
-// bpf_clone_redirect does transmit. Interface indexes are looked up in the
-// network namespace of the calling thread; callers that moved theirs hold it
-// with [runtime.LockOSThread].
+// The program really runs: its maps, ring buffers and helpers take effect, and a
+// bpf_clone_redirect transmits. Its verdict does not take effect: the kernel
+// neither drops nor redirects the packet. [Live] is the exception.
+//
+// Every packet begins with its Ethernet header, even for socket filters,
+// cgroup_skb and LWT programs, whose data begins after it. These programs get
+// the header back as 14 zero bytes.
+//
+// The kernel looks up interface indexes in the network namespace of the calling
+// thread. A goroutine that moved its thread to another namespace must keep it
+// with [runtime.LockOSThread]. Code that a new goroutine runs, such as a subtest
+// started with t.Run, is not in that namespace.
 //
 // # Repeat and time
 //
-// Repeat runs the program again and again within one system call; 0 and 1 both
-// mean once. The kernel does not reset the packet or the context in between:
-// a program that edits the packet meets its own edits. PerRun is the kernel's
-// own mean time of one run, without the system call. It cannot exceed 4.29
-// seconds. For XDP, a call with a Repeat above 1 costs tens of milliseconds
-// more, for it takes the program into the kernel's XDP dispatcher and out
-// again (x86-64), unless the program is attached to some device meanwhile.
+// Repeat runs the program several times in one system call; 0 and 1 both mean
+// once. The kernel does not reset the packet or the context in between: a
+// program that strips a tag strips the next one in its second run. PerRun is the
+// kernel's mean time of one run, without the system call, and at most 4.29
+// seconds. [Measure] tells whether a program changes what it runs on, and also
+// times runs on fresh packets.
 //
-// Signals could cut such a call short, and nobody would know how far it came.
-// So its thread blocks all signals until it is done; a Repeat of many seconds
-// is many seconds in which no context ends it. Only a stop of the process and
-// [syscall.AllThreadsSyscall] still cut it, with EINTR.
+// On x86-64, a call for an XDP program with a Repeat above 1 takes tens of
+// milliseconds more, unless the program is attached to some device: the kernel
+// adds the program to its XDP dispatcher and removes it again. [NewHold] avoids
+// that for as long as it is held.
+//
+// A signal could end such a call early, and the kernel does not say how many
+// runs were made. So the calling thread blocks signals until the call returns:
+// a Repeat that takes many seconds cannot be interrupted by a context. Only
+// stopping the process and [syscall.AllThreadsSyscall] still end it, with EINTR.
+// No run is ever made twice.
 //
 // # Output
 //
-// Out is a buffer that the output is written to from its start, growing as
-// append would: pass the same one again to run without an allocation, or leave
-// it nil. The output is as large as the packet came out of the program; no
-// room for growth is needed. NoOutput wants the verdict only and is the
-// fastest.
+// Out is the buffer that receives the output, from its start. It grows as with
+// append: pass the same buffer again to run without an allocation, or leave it
+// nil. The next run with the same buffer overwrites the result. No buffer is too
+// small, and none needs room for a packet that grows. NoOutput asks for the
+// verdict only, which is the fastest way to run.
+//
+// # Closing a program
+//
+// [ebpf.Program.Close] must not be called during a Run, a [Batch] or a [Measure]
+// of the same program, as with any other use of its descriptor. [Live] works on
+// a descriptor of its own.
 //
 // # Privilege
 //
-// Since Linux 5.19 a process that holds a program's descriptor needs no
-// capability to run it. Before, EPERM answers a process without CAP_BPF where
-// the sysctl kernel.unprivileged_bpf_disabled is set.
+// Since Linux 5.19, a process that has a program's descriptor needs no
+// capability to run it. Older kernels return EPERM to a process without CAP_BPF
+// where the sysctl kernel.unprivileged_bpf_disabled is set.
 package progrun
