@@ -12,11 +12,6 @@ import (
 // supported is whether the system has BPF_PROG_RUN at all.
 const supported = true
 
-// replaced stands for a result other than 0 of a call that did not fail: a
-// program on the writable tracepoint bpf_test_finish can bring that about. The
-// kernel's own errnos end at 4095.
-const replaced = syscall.Errno(4096)
-
 // progRun is the system call itself, small enough that the compiler puts it into
 // the frame of its caller: the processor comes back from the kernel having lost
 // its record of where to return to, so that each frame between a run and its
@@ -26,8 +21,8 @@ const replaced = syscall.Errno(4096)
 // system call.
 func progRun(a *attr, size uintptr) (errno syscall.Errno) {
 	res, _, errno := syscall.Syscall(unix.SYS_BPF, unix.BPF_PROG_RUN, uintptr(unsafe.Pointer(a)), size)
-	if res != 0 && errno == 0 {
-		return replaced
+	if errno == 0 {
+		errno = syscall.Errno(-res)
 	}
 	return
 }

@@ -1,6 +1,8 @@
 package progrun
 
 import (
+	"math"
+	"syscall"
 	"unsafe"
 )
 
@@ -39,12 +41,13 @@ type SKB struct {
 	HWTStampNS uint64
 }
 
-// check refuses what would be cut short on its way into __sk_buff.
+// check rejects numbers that do not fit in __sk_buff, or that the kernel would
+// cut short.
 func (s *SKB) check(request string) error {
-	if err := inRange(request, "Context.IngressIfindex", s.IngressIfindex, 1<<31-1); err != nil {
+	if err := inRange(request, "Context.IngressIfindex", s.IngressIfindex, math.MaxUint32); err != nil {
 		return err
 	}
-	if err := inRange(request, "Context.Ifindex", s.Ifindex, 1<<31-1); err != nil {
+	if err := canExist(request, "Context.Ifindex", s.Ifindex, noSuchInterface, syscall.ENODEV); err != nil {
 		return err
 	}
 	if err := inRange(request, "Context.WireLen", s.WireLen, 1<<16); err != nil {
@@ -80,7 +83,7 @@ type skBuff struct {
 	hwtstamp                            uint64
 }
 
-// from fills in what s holds; linear is the size of the linear part, or 0.
+// encode fills in the fields of s. linear is the size of the linear part, or 0.
 func (b *skBuff) encode(s *SKB, linear int) {
 	b.mark, b.priority, b.cb = s.Mark, s.Priority, s.CB
 	b.ingressIfindex, b.ifindex = uint32(s.IngressIfindex), uint32(s.Ifindex)
@@ -89,11 +92,11 @@ func (b *skBuff) encode(s *SKB, linear int) {
 	b.dataEnd = uint32(linear)
 }
 
-// to is the way back.
+// decode returns the fields that come back.
 func (b *skBuff) decode() SKB {
 	return SKB{
 		Mark: b.mark, Priority: b.priority, CB: b.cb,
-		IngressIfindex: int(int32(b.ingressIfindex)), Ifindex: int(int32(b.ifindex)),
+		IngressIfindex: int(b.ingressIfindex), Ifindex: int(b.ifindex),
 		TStampNS: b.tstamp, HWTStampNS: b.hwtstamp,
 		WireLen: int(b.wireLen), GSOSegs: int(b.gsoSegs), GSOSize: int(b.gsoSize),
 	}
@@ -130,26 +133,28 @@ type skLookup struct {
 	remoteIP4        [4]byte
 	remoteIP6        [16]byte
 	remotePort       [2]byte // big-endian
-	_                [2]byte
+	afterRemotePort  [2]byte // part of the port before Linux 5.18
 	localIP4         [4]byte
 	localIP6         [16]byte
 	localPort        uint32 // in the byte order of the machine
 	ingressIfindex   uint32
-	_                uint32
+	end              uint32 // padding that must be 0
 }
 
-// Address families of skLookup and protocol families of nfHookState; the
-// kernel's numbers, which other systems have otherwise.
+// Numbers of the kernel in contexts: address families of skLookup, which are also
+// the protocol families of nfHookState, and a hook of it. Other systems have
+// other numbers for the families.
 const (
-	afInet  = 2
-	afInet6 = 10
+	afInet     = 2
+	afInet6    = 10
+	nfLocalOut = 3 // NF_INET_LOCAL_OUT
 )
 
 // nfHookState is struct nf_hook_state of a 64-bit kernel, which takes the
 // place of a context of its own here. All but the first two fields must be 0.
 type nfHookState struct {
 	hook, pf         uint8
-	_                [6]uint8
+	padding          [6]uint8 // of any value
 	in, out, sk, net uint64
 	okfn             uint64
 }
@@ -161,7 +166,11 @@ type dummyOps struct {
 	args  [maxFuncArgs - 1]uint64
 }
 
-// view is a context as bytes.
+// largestContext is the size of the largest context of a handler.
+const largestContext = max(unsafe.Sizeof(skBuff{}), unsafe.Sizeof(xdpMD{}), unsafe.Sizeof(flowKeys{}),
+	unsafe.Sizeof(skLookup{}), unsafe.Sizeof(nfHookState{}), unsafe.Sizeof(dummyOps{}))
+
+// view returns the bytes of a context, in place.
 func view[T any](ctx *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(ctx)), unsafe.Sizeof(*ctx))
 }

@@ -1,42 +1,47 @@
 package progrun
 
 import (
+	"encoding/binary"
 	"syscall"
-
-	"github.com/cilium/ebpf"
 )
 
-// dryXDP has the kernel check an XDP request of these sizes without running
-// prog: ENODEV if they are legal. linear counts from the metadata.
-func dryXDP(prog *ebpf.Program, dataSize, metadata, linear uint32) syscall.Errno {
-	return dryXDPOn(uint32(prog.FD()), dataSize, metadata, linear)
+// What is in this file asks the kernel without running a program. A request that
+// names an interface or a CPU which cannot exist is refused with ENODEV or ENXIO
+// if all that the kernel looks at before is legal.
+
+// noIfindex is an interface that cannot exist.
+const noIfindex = 0x7fffffff
+
+// neverRunsText is why the kernel refuses to run some XDP programs at all.
+const neverRunsText = "the program is for a devmap or a cpumap, or bound to a device: the kernel does not run such programs"
+
+// dryXDP has the kernel check an XDP request of these sizes. It returns ENODEV if
+// they are legal. The linear size includes the metadata.
+func dryXDP(fd, dataSize, metadata, linear uint32) syscall.Errno {
+	return dryXDPWith(fd, 0, dataSize, metadata, linear)
 }
 
-func dryXDPOn(fd, dataSize, metadata, linear uint32) syscall.Errno {
+func dryXDPWith(fd, flags, dataSize, metadata, linear uint32) syscall.Errno {
 	s := scratch.Get().(*[]byte)
 	defer scratch.Put(s)
 	if int(dataSize) > len(*s) {
 		return syscall.EINVAL
 	}
 	ctx := xdpMD{data: metadata, dataEnd: linear, ingressIfindex: noIfindex}
-	a := newAttr(fd, (*s)[:dataSize], nil, view(&ctx), nil, 0, 0)
+	a := newAttr(fd, (*s)[:dataSize], nil, view(&ctx), nil, 0, flags)
 	return a.probe()
 }
 
-// largestLive is the largest packet of a live frame behind this much metadata,
-// found by bisection.
-func largestLive(prog *ebpf.Program, metadata uint32) uint32 {
-	s := scratch.Get().(*[]byte)
-	defer scratch.Put(s)
+// largestLive returns the size of the largest packet of a live frame behind this
+// much metadata.
+func largestLive(fd, metadata uint32) uint32 {
 	return largest(ethHLen, uint32(pageSize), func(n uint32) bool {
-		ctx := xdpMD{data: metadata, dataEnd: metadata + n, ingressIfindex: noIfindex}
-		a := newAttr(uint32(prog.FD()), (*s)[:metadata+n], nil, view(&ctx), nil, 0, 0)
-		a.flags = testXDPLiveFrames
-		return a.probe() == syscall.ENODEV
+		return dryXDPWith(fd, testXDPLiveFrames, metadata+n, metadata, metadata+n) == syscall.ENODEV
 	})
 }
 
-// largest bisects for the largest number that is legal: legal is, illegal is not.
+// largest returns the largest legal number. legal is one, and illegal a larger
+// number that is not.
 func largest(legal, illegal uint32, isLegal func(uint32) bool) uint32 {
 	for illegal-legal > 1 {
 		if n := (legal + illegal) / 2; isLegal(n) {
@@ -48,37 +53,104 @@ func largest(legal, illegal uint32, isLegal func(uint32) bool) uint32 {
 	return legal
 }
 
-// largestMetadata is how much metadata the kernel takes, or 0 if it takes none
-// or cannot be asked. The limits there were: see xdp_metalen_invalid and
-// bpf_prog_test_run_xdp.
-func largestMetadata(prog *ebpf.Program) uint32 {
+// largestMetadata returns how many bytes of metadata the kernel takes, or 0 if
+// it takes none or cannot be asked. It tries the limits that kernels have had:
+// see xdp_metalen_invalid and bpf_prog_test_run_xdp.
+func largestMetadata(fd uint32) uint32 {
 	for _, n := range []uint32{252, 216, 32} {
-		if dryXDP(prog, n+64, n, n+64) == syscall.ENODEV {
+		if dryXDP(fd, n+64, n, n+64) == syscall.ENODEV {
 			return n
 		}
 	}
 	return 0
 }
 
-// drySKB has the kernel check an skb request of this size without running
-// prog: ENODEV if it is legal.
-func drySKB(prog *ebpf.Program, dataSize uint32) syscall.Errno {
+// drySKB has the kernel check an skb request of this size. It returns ENODEV if
+// it is legal. Of the context the kernel looks only at data, data_end and
+// data_meta before it looks for the interface, if at any of it.
+func drySKB(fd, dataSize, dataEnd, flags uint32) syscall.Errno {
 	s := scratch.Get().(*[]byte)
 	defer scratch.Put(s)
 	if int(dataSize) > len(*s) {
 		return syscall.EINVAL
 	}
-	ctx := skBuff{ifindex: noIfindex}
-	a := newAttr(uint32(prog.FD()), (*s)[:dataSize], nil, view(&ctx), nil, 0, 0)
+	ctx := skBuff{ifindex: noIfindex, dataEnd: dataEnd}
+	a := newAttr(fd, (*s)[:dataSize], nil, view(&ctx), nil, 0, flags)
 	return a.probe()
 }
 
-// skbTooLarge is whether the size alone makes the kernel refuse a packet.
-func skbTooLarge(prog *ebpf.Program, n uint32) bool {
-	return drySKB(prog, 64) == syscall.ENODEV && drySKB(prog, n) != syscall.ENODEV
+// skbTooLarge reports whether the kernel refuses a packet for its size alone.
+func skbTooLarge(fd, n uint32) bool {
+	return drySKB(fd, 64, 0, 0) == syscall.ENODEV && drySKB(fd, n, 0, 0) != syscall.ENODEV
 }
 
-// largestSKB finds the largest packet.
-func largestSKB(prog *ebpf.Program) uint32 {
-	return largest(64, uint32(maxPacket), func(n uint32) bool { return drySKB(prog, n) == syscall.ENODEV })
+// largestSKB returns the size of the largest packet.
+func largestSKB(fd uint32) uint32 {
+	return largest(64, uint32(maxPacket), func(n uint32) bool {
+		return drySKB(fd, n, 0, 0) == syscall.ENODEV
+	})
+}
+
+// nonLinearSKBOn asks whether the kernel has skbs with a part that is not linear.
+// It returns 0 if so, EINVAL if not, and any other errno if the program at fd
+// cannot tell. A kernel that has them refuses a linear part larger than the
+// packet before it looks for the interface.
+func nonLinearSKBOn(fd uint32) syscall.Errno {
+	if errno := drySKB(fd, 64, 0, 0); errno != syscall.ENODEV {
+		return noAnswer(errno)
+	}
+	switch errno := drySKB(fd, 64, 65, 0); errno {
+	case syscall.EINVAL:
+		return 0
+	case syscall.ENODEV:
+		return syscall.EINVAL
+	default:
+		return noAnswer(errno)
+	}
+}
+
+// checksumCompleteOn asks whether the kernel checks the checksums of skbs. It
+// returns what nonLinearSKBOn does.
+func checksumCompleteOn(fd uint32) syscall.Errno {
+	if errno := drySKB(fd, 64, 0, 0); errno != syscall.ENODEV {
+		return noAnswer(errno)
+	}
+	switch errno := drySKB(fd, 64, 0, testSKBChecksumComplete); errno {
+	case syscall.ENODEV:
+		return 0
+	case syscall.EINVAL:
+		return syscall.EINVAL
+	default:
+		return noAnswer(errno)
+	}
+}
+
+// noAnswer returns an errno that is neither yes nor no: EINVAL, which would be a
+// no, becomes ENODATA.
+func noAnswer(errno syscall.Errno) syscall.Errno {
+	if errno == syscall.EINVAL || errno == 0 {
+		return syscall.ENODATA
+	}
+	return errno
+}
+
+// dryOnCPU has the kernel check a raw tracepoint request with n arguments, for a
+// CPU that cannot exist. It returns ENXIO if the request is legal.
+func dryOnCPU(fd uint32, n int) syscall.Errno {
+	a := newAttr(fd, nil, nil, orNil(make([]byte, 8*n)), nil, 0, testRunOnCPU)
+	a.cpu = ^uint32(0)
+	return a.probe()
+}
+
+// dryStructOps has the kernel check a struct_ops request with this many bytes of
+// arguments. The first is a pointer to memory that cannot be read, so the kernel
+// returns EFAULT if the size is right.
+func dryStructOps(fd, size uint32) syscall.Errno {
+	if size == 0 {
+		return syscall.EINVAL
+	}
+	args := make([]byte, max(8, size))
+	binary.NativeEndian.PutUint64(args, 1)
+	a := newAttr(fd, nil, nil, args[:size], nil, 0, 0)
+	return a.probe()
 }

@@ -2,6 +2,7 @@ package progrun
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"syscall"
@@ -9,35 +10,43 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Error says why a request was refused or failed. Every error of a Run is one:
+// Error describes why a request was refused, or why it failed. Every error of
+// this package is one:
 //
 //	progrun: XDP.Metadata: 13 bytes: metadata must be a multiple of 4 bytes, at most 216 here: invalid argument
 //
-// [errors.Is] finds the errno in it, such as unix.EINVAL, and
-// [ebpf.ErrNotSupported] where this kernel cannot do what was asked. A request
-// that was refused before the system call carries the errno that the kernel
-// has for the same mistake.
+// [errors.Is] finds the kernel's errno in it, such as unix.EINVAL, and
+// [ebpf.ErrNotSupported] if this kernel cannot do what was asked. A request that
+// was refused before the system call has the errno that the kernel has for the
+// same mistake.
 type Error struct {
-	// Input is the number of the input in a [Batch], counted from 1, and 0
-	// outside of one.
+	// Input is the number of the input in a [Batch], from 1. It is 0 outside of
+	// one.
 	Input int
-	// Request is the name of the request's type, such as "XDP".
+	// Request is what was asked for: the name of the request's type, such as
+	// "XDP", or of the function, such as "Hold". For the functions that ask what
+	// the kernel can do it is the feature in words, such as "XDP contexts".
 	Request string
 	// Field is the field of the request that broke the rule, such as
 	// "Context.WireLen". It is empty if no single field did.
 	Field string
-	// Value is the field's value in words, such as "13 bytes".
+	// Value is the value of the field in words, such as "13 bytes".
 	Value string
-	// Rule is the rule that was broken, in a sentence.
+	// Rule is the rule that was broken, or else what went wrong, in a sentence.
 	Rule string
 	// Ran says whether the program ran nevertheless.
 	Ran Ran
-	// Err is the errno, a [syscall.Errno], if need be together with
-	// [ebpf.ErrNotSupported].
+	// Err is the underlying error. From the kernel's refusal of a run it is the
+	// errno, a [syscall.Errno], or an error that wraps both the errno and
+	// [ebpf.ErrNotSupported]. It is the context's error if a context ended a
+	// [Live], and another package's if that failed, such as the loader's when it
+	// could not load a program to ask the kernel with. It is nil if the system
+	// call did not fail, but a program on the writable tracepoint bpf_test_finish
+	// made it return a number, which is then in Value.
 	Err error
 }
 
-// Error puts all but Ran in one line.
+// Error returns all but Ran in one line.
 func (e *Error) Error() string {
 	parts := make([]string, 0, 6)
 	parts = append(parts, "progrun")
@@ -60,35 +69,44 @@ func (e *Error) Error() string {
 	return strings.Join(parts, ": ")
 }
 
-// Unwrap gives Err.
+// MarshalText returns the line that Error returns.
+func (e *Error) MarshalText() ([]byte, error) { return []byte(e.Error()), nil }
+
+// Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Ran says whether a program ran in a call that failed.
 type Ran uint8
 
 const (
-	RanNo    Ran = iota // it did not run
+	RanNo    Ran = iota // the program did not run
 	RanMaybe            // the kernel's answer does not tell
-	RanYes              // it ran at least once; results may be lost, side effects are not
+	RanYes              // the program ran at least once: results may be lost, side effects are not
 )
 
-// String gives "did not run", "may have run" or "ran".
+// String returns "did not run", "may have run" or "ran".
 func (r Ran) String() string {
 	return name(int64(r), "Ran", "did not run", "may have run", "ran")
 }
 
-// enotsupp is a number of the kernel's own that leaked into its answers: this
-// program type has no handler for BPF_PROG_RUN. The C library has no name for it.
+// MarshalText returns what String does.
+func (r Ran) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (r *Ran) UnmarshalText(text []byte) error { return parse(r, text, "Ran", RanNo, RanMaybe, RanYes) }
+
+// enotsupp is an errno of the kernel's own that reaches user space: the program
+// type has no handler for BPF_PROG_RUN. The C library has no name for it.
 const enotsupp = syscall.Errno(524)
 
-// unsupported marks an errno as the kernel's lack of something.
+// unsupported is the errno of a kernel that lacks something.
 type unsupported struct{ errno syscall.Errno }
 
 func (u unsupported) Error() string { return "not supported" }
 
 func (u unsupported) Unwrap() []error { return []error{ebpf.ErrNotSupported, u.errno} }
 
-// refuse makes the error for a field that breaks a rule, found before the
+// refuse returns the error for a field that breaks a rule, found before the
 // system call, so that nothing ran. It is kept out of the way of requests that
 // break none.
 //
@@ -105,7 +123,7 @@ func size[T int | uint32](n T) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// inRange refuses a number that does not fit where the kernel has it.
+// inRange rejects a number that is negative or larger than most.
 func inRange(request, field string, n int, most uint32) error {
 	if uint64(n) <= uint64(most) {
 		return nil
@@ -120,7 +138,26 @@ func outOfRange(request, field string, n int, most uint32) error {
 	return refuse(request, field, strconv.Itoa(n), fmt.Sprintf("it can be at most %d", most), syscall.EINVAL)
 }
 
-// atLeastEthernet refuses a packet that ends before its Ethernet header does.
+// Why there is no such thing as a request names, by the kernel or before.
+const (
+	noSuchInterface = "no such interface in this thread's network namespace"
+	noSuchCPU       = "no such CPU is online"
+)
+
+// canExist rejects the number of an interface or a CPU that is negative, or that
+// does not fit in the kernel's 32 bits. For the latter it returns the error that
+// the kernel has for a number that does not exist.
+func canExist(request, field string, n int, rule string, errno syscall.Errno) error {
+	switch {
+	case uint64(n) <= math.MaxUint32:
+		return nil
+	case n < 0:
+		return outOfRange(request, field, n, math.MaxUint32)
+	}
+	return refuse(request, field, strconv.Itoa(n), rule, errno)
+}
+
+// atLeastEthernet rejects a packet that ends before its Ethernet header does.
 // Kernels before 6.14 ran XDP programs on such packets, and read past them.
 func atLeastEthernet(request string, n int) error {
 	if n >= ethHLen {
@@ -131,4 +168,13 @@ func atLeastEthernet(request string, n int) error {
 
 func lessThanEthernet(request string, n int) error {
 	return refuse(request, "Packet", size(n), "a packet begins with a 14-byte Ethernet header", syscall.EINVAL)
+}
+
+// fitsPage rejects metadata that is so long that the packet would be blamed for
+// it. How much less the kernel takes, it says itself.
+func fitsPage(request string, n int) error {
+	if n <= pageSize {
+		return nil
+	}
+	return refuse(request, "Metadata", size(n), "no kernel takes more than 252 bytes of metadata", syscall.EINVAL)
 }

@@ -1,19 +1,20 @@
 package progrun
 
 import (
-	"encoding/binary"
 	"fmt"
+	"runtime"
+	"strconv"
 	"syscall"
 
 	"github.com/cilium/ebpf"
 )
 
-// call is a request as the kernel saw it: the attr's numbers and the first
-// bytes of what it points to, but no pointer, so that explaining a failure
-// costs nothing where there is none.
+// call is a request as the kernel saw it, and what the kernel made of it. It has
+// copies of the attr's numbers and of the bytes that rules look at, but none of
+// the request's pointers: so a run that succeeds pays nothing for explanations.
 type call struct {
 	request string
-	names   map[string]string // the request's names of the kernel's fields
+	names   fieldNames // the request's names of the kernel's fields
 	prog    *ebpf.Program
 
 	dataSizeIn, dataSizeOut uint32
@@ -23,84 +24,143 @@ type call struct {
 	repeat, flags           uint32
 	cpu, batchSize          uint32
 	duration                uint32
-	tail                    bool // there are other than zeros after batch_size
+	tail                    bool // bytes after batch_size are set
 
-	ctx  [192]byte // of ctx_in
-	head [64]byte  // of data_in
+	ctx  [largestContext]byte // of ctx_in; what is beyond no handler has room for
+	head [ethHLen]byte        // of data_in
 
-	wanted uint32 // data_size_out as the kernel left it
+	// left holds fields of the attr as the kernel left them.
+	left struct{ retval, dataSizeOut, duration uint32 }
 }
 
-// newCall copies the numbers of an attr, but nothing that it points to.
-func newCall(request string, names map[string]string, prog *ebpf.Program, a *attr) call {
-	return call{
+// newCall returns a call with the numbers of an attr that was handed to the
+// kernel. The caller sets data_size_out where the kernel may have changed it,
+// and copies the context and the start of the data.
+func newCall(request string, names fieldNames, prog *ebpf.Program, a *attr) call {
+	c := call{
 		request: request, names: names, prog: prog,
 		dataSizeIn: a.dataSizeIn, hasDataIn: a.dataIn.ptr != nil,
 		dataSizeOut: a.dataSizeOut, hasDataOut: a.dataOut.ptr != nil,
 		ctxSizeIn: a.ctxSizeIn, hasCtxIn: a.ctxIn.ptr != nil,
 		ctxSizeOut: a.ctxSizeOut, hasCtxOut: a.ctxOut.ptr != nil,
-		duration: a.duration, repeat: a.repeat, flags: a.flags, cpu: a.cpu, batchSize: a.batchSize,
-		wanted: a.dataSizeOut,
+		repeat: a.repeat, flags: a.flags, cpu: a.cpu, batchSize: a.batchSize,
 	}
+	c.left.retval, c.left.dataSizeOut, c.left.duration = a.retval, a.dataSizeOut, a.duration
+	return c
 }
 
-// rules returns the rules that hold for the program's type, those of every type
-// first, in the order in which the kernel applies them.
+// fd returns the descriptor of the program, for questions to the kernel.
+func (c *call) fd() uint32 { return uint32(c.prog.FD()) }
+
+// contextAs returns the context as its handler reads it. Bytes that ctx_in does
+// not have are 0.
+func contextAs[T any](c *call) (ctx T) {
+	copy(view(&ctx), c.ctx[:])
+	return ctx
+}
+
+func (c *call) skb() skBuff          { return contextAs[skBuff](c) }
+func (c *call) xdp() xdpMD           { return contextAs[xdpMD](c) }
+func (c *call) skLookup() skLookup   { return contextAs[skLookup](c) }
+func (c *call) nfState() nfHookState { return contextAs[nfHookState](c) }
+
+// hasCtx reports whether the handler has a context. A buffer for the output is
+// enough: the input is then all zeros.
+func (c *call) hasCtx() bool { return c.hasCtxIn || c.hasCtxOut }
+
+// live reports whether the run is on live frames.
+func (c *call) live() bool { return c.flags&testXDPLiveFrames != 0 }
+
+// finished reports whether the kernel wrote results, which it does only after
+// the program ran. They all are 0 before the call, but for data_size_out.
+func (c *call) finished() bool {
+	return c.left.retval != 0 || c.left.duration != 0 || c.left.dataSizeOut != c.dataSizeOut
+}
+
+// rules returns the rules for the program's type, in the order in which the
+// kernel applies them.
 func (c *call) rules() []rule {
-	return append(commonRules[:len(commonRules):len(commonRules)], kindOf(c.prog.Type()).rules...)
+	rules := attrRules()
+	if handler := kindOf(c.prog.Type()).rules; handler != nil {
+		rules = append(rules, handler()...)
+	}
+	return append(rules, copyRules()...)
 }
 
 // ctxSize returns the size of the context that the handler has, or 0 if it takes
 // any number of bytes, or none.
 func (c *call) ctxSize() uint32 { return uint32(kindOf(c.prog.Type()).ctxSize) }
 
-func (c *call) u32(off int) uint32 { return binary.NativeEndian.Uint32(c.ctx[off:]) }
-
-// rule is one reason that the kernel has for an errno.
+// rule is one reason of the kernel for an errno.
 type rule struct {
 	errno syscall.Errno
-	// field is the kernel's name of the field: of the attr, or after "ctx."
-	// of the context.
+	// field is the kernel's name of a field of the attr or, after "ctx.", of the
+	// context. It is empty if the rule is about no single field.
 	field string
 	// text is the rule in a sentence.
 	text string
-	// broken is whether the request breaks the rule. Where that cannot be
-	// seen, the rule stands behind all others, and is what is left.
+	// broken reports whether the request breaks the rule. Rules that cannot be
+	// checked come last and always match.
 	broken func(c *call) bool
-	// value puts the field in words; nil for that of the attr's fields.
+	// value puts the field in words. It may be nil for a field of the attr.
 	value func(c *call) string
-	// limit is what text says for this kernel, asked of it; nil or "" if
-	// there is nothing to add.
+	// limit returns what to add to text on this kernel, such as a size that only
+	// the kernel knows. It may be nil.
 	limit func(c *call) string
-	// lacking says that a kernel without this rule's limit exists: the error
-	// is ErrNotSupported too.
+	// lacking means that later kernels take the request: the error Is
+	// ebpf.ErrNotSupported too.
 	lacking bool
 }
 
-// explain makes the error of a call that failed: from the rules of its
-// handler, the first with this errno that the request breaks.
+// where returns the rule with another condition.
+func (r rule) where(broken func(c *call) bool) rule {
+	r.broken = broken
+	return r
+}
+
+// replacedText explains a result that is not the kernel's own.
+const replacedText = "the program ran, and then a program on the writable tracepoint bpf_test_finish replaced the result of the call"
+
+// explain returns the error of a call that failed. The first rule of the handler
+// that has this errno and that the request breaks is the reason.
 func explain(errno syscall.Errno, c call) error {
+	defer runtime.KeepAlive(c.prog)
 	e := &Error{Request: c.request, Ran: c.ran(errno), Err: errno}
-	switch errno {
-	case enotsupp:
+	switch {
+	case errno == enotsupp:
 		e.Rule = "this kernel cannot run " + c.prog.Type().String() + " programs"
 		if !supported {
 			e.Rule = "BPF programs run on Linux only"
 		}
 		e.Err = unsupported{errno}
-		return e
-	case replaced:
-		e.Rule = "a program on the tracepoint bpf_test_finish replaced the result"
-		return e
+	case errno > maxErrno:
+		e.Value, e.Rule, e.Err = strconv.Itoa(result(errno)), replacedText, nil
+	case c.finished() && errno != syscall.ENOSPC && errno != syscall.EFAULT:
+		e.Rule = replacedText // for the kernel has no other errno at that time
+	default:
+		c.findRule(errno, e)
 	}
+	return e
+}
+
+// findRule fills in the error with the rule that the request breaks, or with
+// what the errno can mean if there is none.
+func (c *call) findRule(errno syscall.Errno, e *Error) {
 	for _, r := range c.rules() {
-		if r.errno == errno && r.broken(&c) {
-			r.blame(e, &c)
-			return e
+		if r.errno == errno && r.broken(c) {
+			r.blame(e, c)
+			return
 		}
 	}
-	e.Rule = errnoText(errno)
-	return e
+	switch {
+	case c.finished():
+		e.Rule = replacedText
+	case c.prog.Type() == ebpf.Tracing: // whose results do not tell
+		e.Ran = RanMaybe
+		e.Rule = errnoText(errno) + ", unless a program on the writable tracepoint bpf_test_finish replaced the result of the call"
+	default:
+		e.Rule = errnoText(errno)
+	}
 }
 
 // blame fills in the error for a broken rule.
@@ -119,7 +179,7 @@ func (r *rule) blame(e *Error, c *call) {
 	}
 }
 
-// name is the request's name of a field.
+// name returns the request's name of a field.
 func (c *call) name(field string) string {
 	if name, ok := c.names[field]; ok {
 		return name
@@ -127,7 +187,7 @@ func (c *call) name(field string) string {
 	return rawNames.of(field)
 }
 
-// value is an attr's field in words.
+// value puts a field of the attr in words.
 func (c *call) value(field string) string {
 	switch field {
 	case "data_size_in":
@@ -142,7 +202,7 @@ func (c *call) value(field string) string {
 		return fmt.Sprint(c.repeat)
 	case "flags":
 		if c.request != "Raw" {
-			return "true" // the request of a flag has a bool for it
+			return "true" // requests have a bool for each flag
 		}
 		return fmt.Sprintf("%#x", c.flags)
 	case "cpu":
@@ -153,10 +213,13 @@ func (c *call) value(field string) string {
 	return ""
 }
 
-// ran is whether the program ran in a call that failed with errno.
+// ran returns whether the program ran in a call that failed with errno.
 func (c *call) ran(errno syscall.Errno) Ran {
+	if c.finished() || errno > maxErrno {
+		return RanYes
+	}
 	switch errno {
-	case syscall.ENOSPC, syscall.EINTR, syscall.EBADMSG, replaced:
+	case syscall.ENOSPC, syscall.EINTR, syscall.EBADMSG:
 		return RanYes
 	case syscall.EOPNOTSUPP:
 		if c.prog.Type() == ebpf.SkLookup {
@@ -164,23 +227,27 @@ func (c *call) ran(errno syscall.Errno) Ran {
 		}
 		return RanNo
 	case syscall.ENOMEM:
-		// For XDP all memory is there before the run, but for that of live frames.
-		if c.prog.Type() == ebpf.XDP && c.flags&testXDPLiveFrames == 0 {
+		// For XDP the kernel has all memory before the run, except for live frames.
+		if c.prog.Type() == ebpf.XDP && !c.live() {
 			return RanNo
 		}
 		return RanMaybe
 	case syscall.EINVAL, syscall.E2BIG, syscall.ENODEV, syscall.ENXIO, syscall.ERANGE, syscall.EBADF,
-		syscall.EAFNOSUPPORT, syscall.EPROTO, syscall.EMSGSIZE, syscall.EPERM, enotsupp:
+		syscall.EAFNOSUPPORT, syscall.EPROTO, syscall.EMSGSIZE, syscall.EPERM, syscall.EACCES, syscall.ENOSYS, enotsupp:
 		return RanNo
 	}
 	return RanMaybe
 }
 
-// errnoText says what an errno can mean where the request breaks no known rule.
+// errnoText returns what an errno can mean if the request breaks no known rule.
 func errnoText(errno syscall.Errno) string {
 	switch errno {
 	case syscall.EPERM:
 		return "not permitted: by the kernel before Linux 5.19 for want of CAP_BPF, else by a security module or a seccomp filter"
+	case syscall.EACCES:
+		return "not permitted: by a security module or a seccomp filter"
+	case syscall.ENOSYS:
+		return "the system call bpf is missing: the kernel lacks it, or a seccomp filter hides it"
 	case syscall.EINTR:
 		return "interrupted after the program ran at least once; the kernel does not say how often"
 	case syscall.ENOMEM:
@@ -193,4 +260,17 @@ func errnoText(errno syscall.Errno) string {
 		return "the program is closed"
 	}
 	return "the kernel does not say why, and no rule is known that the request breaks"
+}
+
+// wantLiveFrames returns an error if the kernel has no live frames, or if that
+// cannot be found out. They came together with the attr's field batch_size.
+func wantLiveFrames(request string, prog *ebpf.Program) error {
+	switch known, errno := askForBatchSize(); known {
+	case yes:
+		return nil
+	case no:
+		return &Error{Request: request, Rule: "this kernel has no live frames (Linux 5.18)", Err: unsupported{syscall.EINVAL}}
+	default:
+		return explain(errno, call{request: request, prog: prog})
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,7 +58,8 @@ func (s *shot) fire(prog *ebpf.Program) error {
 	if errno == 0 {
 		return nil
 	}
-	before.wanted, before.duration = a.dataSizeOut, s.duration
+	before.left.retval, before.left.dataSizeOut = a.retval, a.dataSizeOut
+	before.left.duration, before.duration = a.duration-s.duration, s.duration
 	before.tail = s.tailBytes != 0
 	if !s.nullCtxIn {
 		copy(before.ctx[:], s.ctxIn[:min(len(s.ctxIn), int(s.ctxSizeIn))])
@@ -487,10 +489,8 @@ func wantQuietKernel(t *testing.T) {
 			if err != nil {
 				break // EAGAIN at the end
 			}
-			for _, bad := range []string{"WARNING:", "BUG:", "Oops", "unregister_netdevice", "stalled pool"} {
-				if strings.Contains(string(record[:n]), bad) {
-					t.Errorf("the kernel says %s", record[:n])
-				}
+			if complains(string(record[:n])) {
+				t.Errorf("the kernel says %s", record[:n])
 			}
 		}
 		const slack = 64 << 10 // others use the machine too
@@ -498,6 +498,33 @@ func wantQuietKernel(t *testing.T) {
 			t.Errorf("the kernel used %d KiB before and %d KiB after", before, after)
 		}
 	})
+}
+
+// complains reports whether a record of the kernel's log is a complaint.
+func complains(record string) bool {
+	for _, bad := range []string{"WARNING:", "BUG:", "kernel BUG at", "Oops", "unregister_netdevice", "stalled pool"} {
+		if strings.Contains(record, bad) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestComplaints has what kernels say when they are in trouble.
+func TestComplaints(t *testing.T) {
+	for record, want := range map[string]bool{
+		"4,1234,5678,-;------------[ cut here ]------------":                                 false,
+		"2,1235,5678,-;kernel BUG at net/core/skbuff.c:2812!":                                true,
+		"4,1236,5678,-;WARNING: CPU: 1 PID: 77 at net/bpf/test_run.c:100":                    true,
+		"1,1237,5678,-;BUG: kernel NULL pointer dereference, address: 0000000000000000":      true,
+		"4,1238,5678,-;Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI":                    true,
+		"0,1239,5678,-;unregister_netdevice: waiting for lo to become free. Usage count = 2": true,
+		"6,1240,5678,-;bridge: filtering via arp/ip/ip6tables is no longer available":        false,
+	} {
+		if complains(record) != want {
+			t.Errorf("%s: %v", record, !want)
+		}
+	}
 }
 
 // kernelMemory is how much memory the kernel cannot give back, in KiB.
@@ -742,22 +769,23 @@ func wantRefusedToo(t *testing.T, err error, errno syscall.Errno, reasons map[st
 	}
 }
 
-var update = flag.Bool("update", false, "write RULES.md")
+var update = flag.Bool("update", false, "write docs/rules.md")
 
-// TestRulesTable holds that RULES.md is what the tables say.
+// TestRulesTable holds that docs/rules.md is what the tables say.
 func TestRulesTable(t *testing.T) {
+	const file = "docs/rules.md"
 	want := rulesTable()
 	if *update {
-		if err := os.WriteFile("RULES.md", []byte(want), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got, err := os.ReadFile("RULES.md")
+	got, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if string(got) != want {
-		t.Error("RULES.md is not what the tables of rules.go say: run go test -run TestRulesTable . -update")
+		t.Errorf("%s is not what the tables of rules.go say: run go test -run TestRulesTable . -update", file)
 	}
 }
 
@@ -765,28 +793,46 @@ func TestRulesTable(t *testing.T) {
 func rulesTable() string {
 	var b strings.Builder
 	b.WriteString("# What the kernel refuses\n\n" +
-		"The rules that progrun explains failures by, from rules.go: for each handler of BPF_PROG_RUN the errno, the field\n" +
-		"as the kernel names it, and the rule. A field after `ctx.` is one of the context. `TestDifferential` proves them\n" +
-		"against the running kernel.\n")
-	for _, h := range []struct {
-		title string
-		rules []rule
-	}{
-		{"All program types", commonRules},
-		{"SchedCLS, SchedACT, SocketFilter, CGroupSKB, LWTIn, LWTOut, LWTXmit", skbRules}, {"XDP", xdpRules},
-		{"FlowDissector", flowDissectorRules}, {"SkLookup", skLookupRules}, {"Netfilter", netfilterRules},
-		{"RawTracepoint", rawTracepointRules}, {"Tracing", tracingRules}, {"Syscall", syscallRules}, {"StructOps", structOpsRules},
-	} {
-		fmt.Fprintf(&b, "\n## %s\n\n| errno | field | rule |\n|---|---|---|\n", h.title)
-		for _, r := range h.rules {
+		"These are the rules by which progrun explains failures, from rules.go: for each handler of BPF_PROG_RUN the errno,\n" +
+		"the field as the kernel names it, and the rule, in the order of the kernel's checks. A field after `ctx.` is one of\n" +
+		"the context. Each program type has its own rules, those of every type before them, and those of copying after\n" +
+		"them. `TestDifferential` proves the rules against the running kernel.\n")
+	section := func(title string, rules []rule) {
+		fmt.Fprintf(&b, "\n## %s\n\n| errno | field | rule |\n|---|---|---|\n", title)
+		for _, r := range rules {
 			field := r.field
 			if field == "" {
 				field = "–"
 			}
-			fmt.Fprintf(&b, "| %s | %s | %s |\n", unix.ErrnoName(r.errno), field, r.text)
+			fmt.Fprintf(&b, "| %s | %s | %s |\n", errnoName(r.errno), field, r.text)
 		}
 	}
+	section("Every program type", attrRules())
+	for kinds := programKinds[:]; len(kinds) > 0; {
+		var names []string
+		same := func(k programKind) bool {
+			return reflect.ValueOf(k.rules).Pointer() == reflect.ValueOf(kinds[0].rules).Pointer()
+		}
+		for _, k := range kinds {
+			for t := ebpf.ProgramType(0); t < 64; t++ {
+				if same(k) && k.types.has(t) && t != ebpf.LWTSeg6Local {
+					names = append(names, t.String())
+				}
+			}
+		}
+		section(strings.Join(names, ", "), kinds[0].rules())
+		kinds = slices.DeleteFunc(slices.Clone(kinds), same)
+	}
+	section("Copying data and contexts", copyRules())
 	return b.String()
+}
+
+// errnoName returns the name of an errno that has two as the kernel has it.
+func errnoName(errno syscall.Errno) string {
+	if errno == unix.EOPNOTSUPP {
+		return "EOPNOTSUPP"
+	}
+	return unix.ErrnoName(errno)
 }
 
 // TestSight has programs that cannot see all of their packet.

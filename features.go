@@ -1,61 +1,72 @@
 package progrun
 
 import (
-	"encoding/binary"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 )
 
-// lacks is whether a probe said no, rather than that it could not tell.
+// lacks reports whether a probe said no, rather than that it could not tell.
 func lacks(err error) bool { return errors.Is(err, ebpf.ErrNotSupported) }
 
-// probe runs a program of its own, which does nothing, to find out what the
-// kernel can do.
+// probe finds out what the kernel can do, with a program of its own that does
+// nothing. Only an answer of the kernel is kept: one that cannot change.
 type probe struct {
 	name  string // in words, such as "XDP contexts"
 	typ   ebpf.ProgramType
-	since string           // mainline Linux; for the message
-	insns asm.Instructions // of the program, if it does anything
-	// ask makes the call, and yes is what the kernel answers if it can.
+	since string           // the version of mainline Linux, for the message
+	insns asm.Instructions // nil for a program that returns 0
+	// ask makes a call that tells yes from no: yes is the errno if the kernel
+	// can, and EINVAL, EMSGSIZE or ENOTSUPP mean that it cannot.
 	ask func(fd uint32) syscall.Errno
 	yes syscall.Errno
 
 	known answer
-	try   sync.Once
+	retry retry
 }
 
-// once is the answer, or unknown, for those who can do without: where it cannot
-// be found out, it is not tried again and again. It allocates nothing once it
-// is known, and those who ask at the same time wait for the one who tries.
-func (p *probe) cached() uint32 {
-	if known := p.known.Load(); known != unknown {
-		return known
+// result runs the probe unless the answer is known. It returns nil if the kernel
+// can, an error that Is ebpf.ErrNotSupported if it cannot, and any other error
+// if that could not be found out.
+func (p *probe) result() error {
+	err := p.find()
+	return featureError(p.name, p.since, p.known.Load(), err)
+}
+
+// featureError returns the error of a probe with this answer. err is why there is
+// none.
+func featureError(name, since string, known uint32, err error) error {
+	switch known {
+	case yes:
+		return nil
+	case no:
+		return &Error{Request: name, Rule: "this kernel does not have them (Linux " + since + ")", Err: unsupported{syscall.EINVAL}}
 	}
-	p.try.Do(func() { _ = p.result() })
+	return &Error{Request: name, Rule: "cannot find out whether this kernel has them", Err: err}
+}
+
+// cached returns the answer, or unknown, for a run that can do without it. Once
+// the answer is known it costs nothing. Until then few of the runs pay for an
+// attempt.
+func (p *probe) cached() uint32 {
+	if p.known.Load() == unknown {
+		p.retry.do(func() bool { return p.find() == nil })
+	}
 	return p.known.Load()
 }
 
-// result runs the probe unless the answer is known: nil if the kernel can, an
-// error that Is ebpf.ErrNotSupported if it cannot, and any other if that could
-// not be found out.
-func (p *probe) result() error {
-	if p.known.Load() == unknown {
-		if err := p.find(); err != nil {
-			return &Error{Request: p.name, Rule: "cannot find out whether this kernel has them", Err: err}
-		}
-	}
-	if p.known.Load() == no {
-		return &Error{Request: p.name, Rule: "this kernel does not have them (Linux " + p.since + ")",
-			Err: unsupported{syscall.EINVAL}}
-	}
-	return nil
-}
-
+// find returns nil if the answer is known or could be found out.
 func (p *probe) find() error {
+	if p.known.Load() != unknown {
+		return nil
+	}
+	if known, errno := askForBatchSize(); known == unknown {
+		return errno // the kernel itself does not answer
+	}
 	insns := p.insns
 	if insns == nil {
 		insns = nothingInsns()
@@ -72,19 +83,44 @@ func (p *probe) find() error {
 	switch errno := p.ask(uint32(prog.FD())); errno {
 	case p.yes:
 		p.known.Store(yes)
-	case syscall.EPERM:
-		return errno
-	default:
+	case syscall.EINVAL, syscall.EMSGSIZE, enotsupp:
 		p.known.Store(no)
+	default:
+		return errno
 	}
 	return nil
+}
+
+// retry spaces out attempts to find out what could not be found out. What stood
+// in the way may pass soon, as a want of descriptors or memory does, or never, as
+// a want of privilege: after each attempt in vain about twice as many calls go by
+// without one, up to 1,023.
+type retry struct {
+	skip  atomic.Uint32 // calls that still go by
+	mu    sync.Mutex    // held during an attempt, and guards pause
+	pause uint32
+}
+
+// do calls attempt, which reports whether it succeeded, unless it is too early.
+// If an attempt is under way on another goroutine, do waits for it.
+func (r *retry) do(attempt func() bool) {
+	if n := r.skip.Load(); n > 0 {
+		r.skip.CompareAndSwap(n, n-1)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !attempt() {
+		r.skip.Store(r.pause)
+		r.pause = min(2*r.pause+1, 1023)
+	}
 }
 
 func nothingInsns() asm.Instructions {
 	return asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
 }
 
-// nothing loads a program that does nothing.
+// nothing loads a program that returns 0.
 func nothing(t ebpf.ProgramType) (*ebpf.Program, error) { return loadProbe(t, nothingInsns()) }
 
 func loadProbe(t ebpf.ProgramType, insns asm.Instructions) (*ebpf.Program, error) {
@@ -107,39 +143,52 @@ func loadProbe(t ebpf.ProgramType, insns asm.Instructions) (*ebpf.Program, error
 }
 
 var xdpContext = probe{name: "XDP contexts", typ: ebpf.XDP, since: "5.15", yes: syscall.ENODEV,
-	ask: func(fd uint32) syscall.Errno { return dryXDPOn(fd, 64, 0, 64) }}
+	ask: func(fd uint32) syscall.Errno { return dryXDP(fd, 64, 0, 64) }}
 
-// HaveXDPContext finds out whether the kernel takes and returns a context of
-// XDP programs: metadata, ingress interface, receive queue. Linux 5.15.
+// HaveXDPContext reports whether the kernel takes and returns contexts of XDP
+// programs: metadata, ingress interface and receive queue. Linux 5.15.
 //
-// Like all functions of its kind it gives nil if the kernel can, an error that
-// Is [ebpf.ErrNotSupported] if it cannot, and any other if it could not find
-// out, such as EPERM for want of the privilege to load a program. Answers of
-// the first two kinds are kept. Nothing but a program that does nothing runs.
+// Like all functions of its kind, it returns nil if the kernel can, an error that
+// Is [ebpf.ErrNotSupported] if it cannot, and any other error if it could not
+// find out, such as EPERM for lack of the privilege to load a program. Answers of
+// the first two kinds are kept. At most a program that does nothing runs.
 func HaveXDPContext() error { return xdpContext.result() }
 
 // haveXDPContext is HaveXDPContext for a process that may be unable to load
-// programs, but has one. A no of that program can have other reasons, so it
-// is only kept if a program of our own has it too.
+// programs, but has one. It reports false where that is not enough to find out.
 func haveXDPContext(prog *ebpf.Program) bool {
 	known := xdpContext.known.Load()
 	return known == yes || known == unknown && askForXDPContext(prog)
 }
 
+// askForXDPContext asks of prog. A no can have other reasons, so it takes a
+// program of our own to be sure of one.
 func askForXDPContext(prog *ebpf.Program) bool {
-	if dryXDP(prog, 64, 0, 64) == syscall.ENODEV {
+	if dryXDP(uint32(prog.FD()), 64, 0, 64) == syscall.ENODEV {
 		xdpContext.known.Store(yes)
 		return true
 	}
-	return xdpContext.result() == nil
+	return xdpContext.cached() == yes
+}
+
+// lacksXDPContext reports whether the kernel surely has no contexts of XDP
+// programs.
+func lacksXDPContext(prog *ebpf.Program) bool {
+	return !haveXDPContext(prog) && lacks(HaveXDPContext())
+}
+
+// neverRuns reports whether the kernel refuses every request to run an XDP
+// program. It reports false where the kernel cannot be asked.
+func neverRuns(prog *ebpf.Program) bool {
+	return haveXDPContext(prog) && dryXDP(uint32(prog.FD()), 64, 0, 64) == syscall.EINVAL
 }
 
 var xdpLinearSize = probe{name: "XDP packets with a chosen linear size", typ: ebpf.XDP, since: "6.18", yes: syscall.ENODEV,
-	ask: func(fd uint32) syscall.Errno { return dryXDPOn(fd, 64, 0, ethHLen) }}
+	ask: func(fd uint32) syscall.Errno { return dryXDP(fd, 64, 0, ethHLen) }}
 
-// HaveXDPLinearSize finds out whether [XDP.LinearSize] can be less than the
-// packet. Linux 6.18, and backports to 6.1.161, 6.6.121 and 6.12.66. See
-// [HaveXDPContext] for what it returns.
+// HaveXDPLinearSize reports whether [XDP.LinearSize] can be less than the packet.
+// Linux 6.18, and backports to 6.1.161, 6.6.121 and 6.12.66. See [HaveXDPContext]
+// for what it returns.
 func HaveXDPLinearSize() error { return xdpLinearSize.result() }
 
 var xdpMultiBuffer = probe{name: "XDP packets of more than one page", typ: ebpf.XDP, since: "5.18",
@@ -148,75 +197,41 @@ var xdpMultiBuffer = probe{name: "XDP packets of more than one page", typ: ebpf.
 		return a.run()
 	}}
 
-// HaveXDPMultiBuffer finds out whether XDP programs run on packets larger than
-// a page, in fragments. Linux 5.18. See [HaveXDPContext] for what it returns.
+// HaveXDPMultiBuffer reports whether XDP programs run on packets larger than a
+// page, in fragments. Linux 5.18. See [HaveXDPContext] for what it returns.
 func HaveXDPMultiBuffer() error { return xdpMultiBuffer.result() }
 
-var xdpLiveFrames = probe{name: "XDP live frames", typ: ebpf.XDP, since: "5.18", yes: syscall.E2BIG, ask: liveFramesOn}
-
-// HaveXDPLiveFrames finds out whether the kernel has live frames. Linux 5.18.
-// See [HaveXDPContext] for what it returns.
-func HaveXDPLiveFrames() error { return xdpLiveFrames.result() }
-
-// haveXDPLiveFrames is HaveXDPLiveFrames, asked of a program at hand. A program
-// that the kernel does not run at all cannot tell; then the field batch_size
-// does, which came with live frames.
-func haveXDPLiveFrames(prog *ebpf.Program) bool {
-	if xdpLiveFrames.known.Load() == unknown && liveFramesOn(uint32(prog.FD())) == syscall.E2BIG {
-		xdpLiveFrames.known.Store(yes)
-	}
-	return xdpLiveFrames.known.Load() == yes || knowsBatchSize()
+// HaveXDPLiveFrames reports whether the kernel has live frames. Linux 5.18. It
+// takes no privilege. See [HaveXDPContext] for what it returns.
+func HaveXDPLiveFrames() error {
+	known, errno := askForBatchSize() // the field came with them
+	return featureError("XDP live frames", "5.18", known, errno)
 }
 
-// liveFramesOn asks for a batch too large. Kernels that ignore the flag refuse
-// batch_size as a field that they do not know; those too old to have that much
-// attr say E2BIG as well, but for any batch size and program.
-func liveFramesOn(fd uint32) syscall.Errno {
-	if !knowsBatchSize() {
-		return syscall.EINVAL
-	}
-	a := attr{progFD: fd, flags: testXDPLiveFrames, batchSize: maxBatchSize + 1}
-	return a.probe()
-}
+var nonLinearSKB = probe{name: "skbs that are not linear", typ: ebpf.SchedCLS, since: "6.19", ask: nonLinearSKBOn}
 
-var nonLinearSKB = probe{name: "skbs that are not linear", typ: ebpf.SchedCLS, since: "6.19",
-	ask: func(fd uint32) syscall.Errno { return runSKB(fd, 0, skBuff{dataEnd: ethHLen}) }}
-
-// HaveNonLinearSKB finds out whether skb programs run on packets with a part
-// that is not linear: the LinearSize of [TC], [SocketFilter] and [CGroupSKB],
-// and packets larger than a page. Linux 6.19. See [HaveXDPContext] for what it
+// HaveNonLinearSKB reports whether skb programs run on packets with a part that
+// is not linear: the LinearSize of [TC], [SocketFilter] and [CGroupSKB], and
+// packets larger than a page. Linux 6.19. See [HaveXDPContext] for what it
 // returns.
 func HaveNonLinearSKB() error { return nonLinearSKB.result() }
 
-var checksumComplete = probe{name: "checks of skb checksums", typ: ebpf.SchedCLS, since: "6.11",
-	ask: func(fd uint32) syscall.Errno { return runSKB(fd, testSKBChecksumComplete, skBuff{}) }}
+var checksumComplete = probe{name: "checks of skb checksums", typ: ebpf.SchedCLS, since: "6.11", ask: checksumCompleteOn}
 
-// HaveChecksumComplete finds out whether the kernel can check the checksum
-// that a program leaves: the ChecksumComplete of the skb requests. Linux 6.11,
-// and backports. See [HaveXDPContext] for what it returns.
+// HaveChecksumComplete reports whether the kernel can check the checksum that a
+// program leaves: the ChecksumComplete of the skb requests. Linux 6.11, and
+// backports. See [HaveXDPContext] for what it returns.
 func HaveChecksumComplete() error { return checksumComplete.result() }
 
-// runSKB runs a program that does nothing on a packet of no known protocol.
-func runSKB(fd, flags uint32, ctx skBuff) syscall.Errno {
-	packet := make([]byte, 64)
-	binary.BigEndian.PutUint16(packet[12:], 0x88b5) // for local experiments
-	a := newAttr(fd, packet, nil, view(&ctx), nil, 0, 0)
-	a.flags = flags
-	return a.run()
-}
-
 var runOnCPU = probe{name: "raw tracepoints on a CPU of choice", typ: ebpf.RawTracepoint, since: "5.10", yes: syscall.ENXIO,
-	ask: func(fd uint32) syscall.Errno {
-		a := attr{progFD: fd, flags: testRunOnCPU, cpu: ^uint32(0)}
-		return a.probe()
-	}}
+	ask: func(fd uint32) syscall.Errno { return dryOnCPU(fd, 0) }}
 
-// HaveRunOnCPU finds out whether raw tracepoint programs can be sent to a CPU:
+// HaveRunOnCPU reports whether raw tracepoint programs can be sent to a CPU:
 // [OnCPU]. Linux 5.10. See [HaveXDPContext] for what it returns.
 func HaveRunOnCPU() error { return runOnCPU.result() }
 
-// flowVerdicts is whether a flow dissector's return comes back as it is. The
-// probe's program returns BPF_OK, which older kernels turn into 1.
+// flowVerdicts tells whether a flow dissector's return value comes back as it is.
+// The probe's program returns BPF_OK, which older kernels turn into 1.
 var flowVerdicts = probe{name: "return values of flow dissectors", typ: ebpf.FlowDissector, since: "6.1",
 	ask: func(fd uint32) syscall.Errno {
 		a := newAttr(fd, make([]byte, 64), nil, nil, nil, 0, 0)
@@ -251,7 +266,7 @@ var cgroupSKBData = probe{name: "data in runs of cgroup_skb programs", typ: ebpf
 		return 0
 	}}
 
-// HaveCGroupSKBData finds out whether cgroup_skb programs can access the packet
+// HaveCGroupSKBData reports whether cgroup_skb programs can access the packet
 // directly under BPF_PROG_RUN: before Linux 6.14 their data_end is their data.
 // See [HaveXDPContext] for what it returns.
 func HaveCGroupSKBData() error { return cgroupSKBData.result() }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"math/bits"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -32,10 +34,6 @@ var probes = []struct {
 		_, err := XDP{Packet: frame(os.Getpagesize())}.Run(p)
 		return err
 	}},
-	{"XDPLiveFrames", HaveXDPLiveFrames, &xdpLiveFrames, "xdp", "xdp_drop", func(p *ebpf.Program) error {
-		_, err := Raw{DataIn: frame(64), Flags: testXDPLiveFrames, BatchSize: 1}.Run(p)
-		return err
-	}},
 	{"NonLinearSKB", HaveNonLinearSKB, &nonLinearSKB, "tc", "tc_mark", func(p *ebpf.Program) error {
 		_, err := TC{Packet: frame(64), LinearSize: 20}.Run(p)
 		return err
@@ -55,18 +53,27 @@ func TestProbes(t *testing.T) {
 	for _, c := range probes {
 		t.Run(c.name, func(t *testing.T) {
 			o := load(t, c.file, c.prog)
-			has, ran := c.have(), c.run(o.Program)
-			t.Logf("probe: %v; run: %v", has, ran)
-			if has == nil {
-				if ran != nil {
-					t.Errorf("the probe says yes, the run: %v", ran)
-				}
-				return
-			}
-			wantError(t, has, "progrun: "+c.p.name+": this kernel does not have them (Linux "+c.p.since+"): not supported", ebpf.ErrNotSupported, RanNo)
-			wantError(t, ran, "progrun: ", ebpf.ErrNotSupported, RanNo)
+			compareProbe(t, c.p.name, c.p.since, c.have(), c.run(o.Program))
 		})
 	}
+	t.Run("XDPLiveFrames", func(t *testing.T) {
+		o := load(t, "xdp", "xdp_drop")
+		_, ran := Raw{DataIn: frame(64), Flags: testXDPLiveFrames, BatchSize: 1}.Run(o.Program)
+		compareProbe(t, "XDP live frames", "5.18", HaveXDPLiveFrames(), ran)
+	})
+}
+
+func compareProbe(t *testing.T, name, since string, has, ran error) {
+	t.Helper()
+	t.Logf("probe: %v; run: %v", has, ran)
+	if has == nil {
+		if ran != nil {
+			t.Errorf("the probe says yes, the run: %v", ran)
+		}
+		return
+	}
+	wantError(t, has, "progrun: "+name+": this kernel does not have them (Linux "+since+"): not supported", ebpf.ErrNotSupported, RanNo)
+	wantError(t, ran, "progrun: ", ebpf.ErrNotSupported, RanNo)
 }
 
 // anew is a probe that has not been asked yet.
@@ -129,18 +136,7 @@ func TestProbesWithoutPrivilege(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			fresh := anew(c.p)
 			var err error
-			var failed error
-			onThread(func() bool {
-				header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-				var none [2]unix.CapUserData
-				if failed = unix.Capset(&header, &none[0]); failed == nil {
-					err = fresh.result()
-				}
-				return false // no other goroutine gets a thread without privilege
-			})
-			if failed != nil {
-				t.Fatal(failed)
-			}
+			unprivileged(t, func() { err = fresh.result() })
 			if lacks(err) || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "cannot find out whether this kernel has them") {
 				t.Errorf("got %v", err)
 			}
@@ -148,6 +144,57 @@ func TestProbesWithoutPrivilege(t *testing.T) {
 				t.Error("this was kept for an answer")
 			}
 		})
+	}
+}
+
+// unprivileged calls f on a thread without any capability.
+func unprivileged(t *testing.T, f func()) {
+	t.Helper()
+	var err error
+	onThread(func() bool {
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err = unix.Capset(&header, &none[0]); err == nil {
+			f()
+		}
+		return false // no other goroutine gets a thread without privilege
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestUnprivilegedExplanations has the program at hand tell what this kernel
+// lacks, where no other can be loaded.
+func TestUnprivilegedExplanations(t *testing.T) {
+	o := load(t, "tc", "tc_mark")
+	for _, c := range []struct {
+		req  TC
+		have func() error
+		text string
+	}{
+		{TC{Packet: frame(64), LinearSize: 20}, HaveNonLinearSKB,
+			"progrun: TC.LinearSize: 20: this kernel has no skbs with a part that is not linear (Linux 6.19): not supported"},
+		{TC{Packet: frame(64), ChecksumComplete: true}, HaveChecksumComplete,
+			"progrun: TC.ChecksumComplete: true: this kernel does not check checksums (BPF_F_TEST_SKB_CHECKSUM_COMPLETE, Linux 6.11): not supported"},
+	} {
+		var err, loaded error
+		unprivileged(t, func() {
+			_, loaded = nothing(ebpf.SocketFilter)
+			_, err = c.req.Run(o.Program)
+		})
+		if !errors.Is(loaded, unix.EPERM) {
+			t.Fatalf("could load a program: %v", loaded)
+		}
+		if errors.Is(err, unix.EPERM) {
+			skipOnThisKernel(t, "programs without a capability", err)
+		}
+		if has := c.have(); (has == nil) != (err == nil) || has != nil && !lacks(has) {
+			t.Errorf("the kernel has it: %v, the run: %v", has, err)
+		}
+		if err != nil {
+			wantError(t, err, c.text, ebpf.ErrNotSupported, RanNo)
+		}
 	}
 }
 
@@ -201,4 +248,33 @@ func TestHaveProgramRunThatCannotBeLoaded(t *testing.T) {
 	if lacks(err) {
 		t.Errorf("%v is taken for an answer", err)
 	}
+}
+
+// TestRetry spaces out attempts that are in vain, and waits for one under way.
+func TestRetry(t *testing.T) {
+	var r retry
+	var at []int
+	for call := range 5000 {
+		r.do(func() bool {
+			at = append(at, call)
+			return false
+		})
+	}
+	want := []int{0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047, 3071, 4095}
+	if !slices.Equal(at, want) {
+		t.Errorf("attempts at %d, want %d", at, want)
+	}
+	var fresh retry
+	begun, end := make(chan bool), make(chan bool)
+	go fresh.do(func() bool { close(begun); <-end; return true })
+	<-begun
+	time.AfterFunc(10*time.Millisecond, func() { close(end) })
+	fresh.do(func() bool {
+		select {
+		case <-end:
+		default:
+			t.Error("did not wait for the attempt under way")
+		}
+		return true
+	})
 }

@@ -119,14 +119,14 @@ func circles(uses map[string]map[string]bool) [][]string {
 func TestProgramKinds(t *testing.T) {
 	var all programTypes
 	for _, k := range programKinds {
-		if k.request == "" || len(k.rules) == 0 {
+		if k.request == "" || k.rules == nil || len(k.rules()) == 0 {
 			t.Errorf("the row of %q lacks its name or its rules", k.request)
 		}
 		if all&k.types != 0 {
 			t.Errorf("%s: a type of it is in another row too", k.request)
 		}
 		all |= k.types
-		if k.ctxSize > uintptr(len(call{}.ctx)) {
+		if k.ctxSize > largestContext {
 			t.Errorf("%s: a context of %d bytes does not fit in a call", k.request, k.ctxSize)
 		}
 	}

@@ -38,8 +38,8 @@ const (
 type programKind struct {
 	types   programTypes
 	request string
-	ctxSize uintptr // size of the handler's context; 0 if it takes any number of bytes, or none
-	rules   []rule  // why the handler refuses a call, in the order of its checks
+	ctxSize uintptr       // size of the handler's context; 0 if it takes any number of bytes, or none
+	rules   func() []rule // why the handler refuses a call, in the order of its checks
 }
 
 // programKinds has a row for each request. A new program type is a row here and
@@ -136,9 +136,12 @@ func HaveProgramRun(t ebpf.ProgramType) error {
 	return nil
 }
 
-// canRun loads a program that does nothing and makes a call that its handler
-// refuses: of all that can answer, only the lack of a handler says ENOTSUPP.
+// canRun loads a program that does nothing, and makes a call that its handler
+// refuses. Only the lack of a handler gives ENOTSUPP.
 func canRun(t ebpf.ProgramType) (uint32, error) {
+	if known, errno := askForBatchSize(); known == unknown {
+		return unknown, errno // the kernel itself does not answer
+	}
 	prog, err := nothing(t)
 	switch {
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, syscall.EINVAL), errors.Is(err, btf.ErrNotFound):
@@ -149,14 +152,18 @@ func canRun(t ebpf.ProgramType) (uint32, error) {
 	defer prog.Close()
 	a := newAttr(uint32(prog.FD()), nil, nil, nil, nil, 0, 0)
 	a.repeat = 1 // types without data take none
-	if t == ebpf.Tracing {
+	switch t {
+	case ebpf.XDP: // some kernels run it on no data
+		a = newAttr(uint32(prog.FD()), nil, nil, view(&xdpMD{dataMeta: 4}), nil, 0, 0)
+	case ebpf.Tracing:
 		a.flags = ^uint32(0)
 	}
 	switch errno := a.probe(); errno {
 	case enotsupp:
 		return no, nil
-	case syscall.EPERM:
+	case syscall.EINVAL:
+		return yes, nil
+	default:
 		return unknown, errno
 	}
-	return yes, nil
 }

@@ -102,35 +102,57 @@ func (a *attr) perRun() time.Duration { return time.Duration(a.duration) }
 
 var batchSizeKnown answer
 
-// knowsBatchSize is whether this kernel's attr has the field batch_size, as
-// since 5.18. Unknown fields are looked at before the program, so a descriptor
-// that cannot exist gives the answer: EBADF.
+// knowsBatchSize reports whether this kernel's attr has the field batch_size, as
+// since Linux 5.18. It reports false where the kernel cannot be asked.
 //
-// Such a kernel also finishes a single run although a signal is pending, for
-// it has 607b9cc92bd7 (5.13), which there is no asking for.
+// Such a kernel also finishes a single run although a signal is pending, for it
+// has 607b9cc92bd7 (5.13), which no call can ask for.
 func knowsBatchSize() bool {
-	return batchSizeKnown.Load() == yes || askForBatchSize()
+	return batchSizeKnown.Load() == yes || learnsBatchSize()
 }
 
-func askForBatchSize() bool {
-	if batchSizeKnown.Load() == no {
-		return false
+// learnsBatchSize is kept out of knowsBatchSize, and so out of every run.
+//
+//go:noinline
+func learnsBatchSize() bool {
+	known, _ := askForBatchSize()
+	return known == yes
+}
+
+// askForBatchSize finds out what knowsBatchSize reports. If the answer is
+// unknown, something else than the kernel's handler of the command gave it, such
+// as a seccomp filter, and errno is what it said. The kernel looks at unknown
+// fields before it looks at the program, so a descriptor that cannot exist gives
+// the answer: EBADF.
+func askForBatchSize() (known uint32, errno syscall.Errno) {
+	if known = batchSizeKnown.Load(); known != unknown {
+		return known, 0
 	}
 	a := newAttr(^uint32(0), nil, nil, nil, nil, 0, 0)
-	a.batchSize = 1
-	switch a.probe() {
-	case syscall.EBADF:
-		batchSizeKnown.Store(yes)
-		return true
-	case syscall.EINVAL:
-		batchSizeKnown.Store(no)
+	if errno = a.probe(); errno != syscall.EBADF {
+		return unknown, errno
 	}
-	return false
+	a.batchSize = 1
+	switch errno = a.probe(); errno {
+	case syscall.EBADF:
+		known = yes
+	case syscall.EINVAL:
+		known = no
+	default:
+		return unknown, errno
+	}
+	batchSizeKnown.Store(known)
+	return known, 0
 }
 
-// noIfindex is an interface that cannot exist: a request which names it is
-// checked, and refused with ENODEV where all else about it is legal.
-const noIfindex = 0x7fffffff
+// maxErrno is the largest errno of the kernel. A program on the writable
+// tracepoint bpf_test_finish can make a call return a number that is neither 0 nor
+// an errno. An Errno above maxErrno stands for such a result: like an errno it is
+// the result with the other sign.
+const maxErrno = 4095
+
+// result returns the result of a call that an Errno above maxErrno stands for.
+func result(errno syscall.Errno) int { return int(int32(-errno)) }
 
 // answer is what was found out of a kernel, once it is certain.
 type answer struct{ atomic.Uint32 }

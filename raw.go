@@ -106,11 +106,8 @@ func (r Raw) checkLive(prog *ebpf.Program) error {
 		return refuse("Raw", "CtxOut", size(len(r.CtxOut)), "live frames have no output", syscall.EINVAL)
 	case r.BatchSize > maxBatchSize:
 		return refuse("Raw", "BatchSize", fmt.Sprint(r.BatchSize), overMaxBatchSize, syscall.E2BIG)
-	case !haveXDPLiveFrames(prog):
-		return &Error{Request: "Raw", Field: "Flags", Value: fmt.Sprintf("%#x", r.Flags),
-			Rule: "this kernel has no live frames, and would ignore the flag", Err: unsupported{syscall.EINVAL}}
 	}
-	return nil
+	return wantLiveFrames("Raw", prog)
 }
 
 func (r Raw) attr(fd uint32) longAttr {

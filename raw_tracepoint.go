@@ -2,7 +2,6 @@ package progrun
 
 import (
 	"fmt"
-	"math"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -88,5 +87,5 @@ func (r *RawTracepoint) check() error {
 		return refuse("RawTracepoint", "Args", fmt.Sprintf("%d arguments", len(r.Args)),
 			fmt.Sprintf("a tracepoint has at most %d", maxFuncArgs), syscall.EINVAL)
 	}
-	return inRange("RawTracepoint", "CPU", r.CPU.n, math.MaxInt32)
+	return canExist("RawTracepoint", "CPU", r.CPU.n, noSuchCPU, syscall.ENXIO)
 }

@@ -9,27 +9,37 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Sight is how much of a packet a program could see.
+// Sight says how much of a packet a program could see.
 type Sight uint8
 
 const (
-	// SightWhole is all of it.
+	// SightWhole means all of the packet.
 	SightWhole Sight = iota
-	// SightPart is what the program can do nothing about: of a packet in
-	// fragments just the linear part, as the program was loaded without
-	// BPF_F_XDP_HAS_FRAGS; or nothing by direct access, as a cgroup_skb
-	// program before Linux 6.14. Where the program is attached it may see
-	// more, or not run at all, so the verdict is to be doubted.
+	// SightPart means that direct access ended before the packet did. An XDP
+	// program that was loaded without BPF_F_XDP_HAS_FRAGS reaches only the linear
+	// part that way. Helpers such as bpf_xdp_load_bytes and bpf_xdp_get_buff_len
+	// cover the fragments all the same. A cgroup_skb program reaches nothing that
+	// way before Linux 6.14. Where the program is attached it may see more, or
+	// not run at all, so a verdict from direct access is not to be trusted.
 	SightPart
-	// SightUnknown is one or the other: finding out takes the privilege to
-	// load programs.
+	// SightUnknown means one or the other: finding out takes the privilege to
+	// load programs, and some free descriptors. Later runs ask again, ever more
+	// rarely.
 	SightUnknown
 )
 
-// String gives "whole", "part" or "unknown".
+// String returns "whole", "part" or "unknown".
 func (s Sight) String() string { return name(int64(s), "Sight", "whole", "part", "unknown") }
 
-// cgroupSKBSight is what a cgroup_skb program sees.
+// MarshalText returns what String does.
+func (s Sight) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (s *Sight) UnmarshalText(text []byte) error {
+	return parse(s, text, "Sight", SightWhole, SightPart, SightUnknown)
+}
+
+// cgroupSKBSight returns what a cgroup_skb program sees.
 func cgroupSKBSight() Sight {
 	switch cgroupSKBData.cached() {
 	case yes:
@@ -40,55 +50,74 @@ func cgroupSKBSight() Sight {
 	return SightUnknown
 }
 
-// fragsSights keeps the answers of fragsSight, each a *fragsAnswer, by
+// fragsSights keeps what fragsSight found out, as *fragsAnswer by
 // weak.Pointer[ebpf.Program].
 var fragsSights sync.Map
 
-// lastFragsSight is the one that was given last: looking one up costs several
-// times as much as comparing it, and most run one program many times.
+// lastFragsSight is the answer of the last call. To look one up costs several
+// times as much as to compare it, and most callers run one program many times.
 var lastFragsSight atomic.Pointer[fragsAnswer]
 
+// fragsAnswer is what a program sees of a packet in fragments.
 type fragsAnswer struct {
 	prog  weak.Pointer[ebpf.Program]
-	sight Sight
+	known answer // whether the program sees fragments
+	retry retry
 }
 
-// fragsSight is what prog sees of a packet in fragments.
+// fragsSight returns what prog sees of a packet in fragments.
 func fragsSight(prog *ebpf.Program) Sight {
 	last := lastFragsSight.Load()
 	if last == nil || last.prog.Value() != prog {
-		last = lookUpFragsSight(prog)
+		last = fragsAnswerOf(prog)
 		lastFragsSight.Store(last)
 	}
-	return last.sight
+	if last.known.Load() == unknown {
+		last.retry.do(func() bool { return last.find(prog) })
+	}
+	switch last.known.Load() {
+	case yes:
+		return SightWhole
+	case no:
+		return SightPart
+	}
+	return SightUnknown
 }
 
-// lookUpFragsSight finds out what prog sees, unless that is known. Nothing that
-// the kernel tells of a program says whether it was loaded with
-// BPF_F_XDP_HAS_FRAGS. But an array of programs takes only such as agree about
-// it with its first.
-func lookUpFragsSight(prog *ebpf.Program) *fragsAnswer {
+// fragsAnswerOf returns the answer of prog, which is unknown if prog is new.
+func fragsAnswerOf(prog *ebpf.Program) *fragsAnswer {
 	key := weak.Make(prog)
 	if known, ok := fragsSights.Load(key); ok {
 		return known.(*fragsAnswer)
 	}
-	answer := &fragsAnswer{prog: key, sight: SightUnknown}
-	const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS
-	switch {
-	case goesWith(prog, hasFrags):
-		answer.sight = SightWhole
-	case goesWith(prog, 0):
-		answer.sight = SightPart
-	}
-	if _, known := fragsSights.LoadOrStore(key, answer); !known {
+	kept, old := fragsSights.LoadOrStore(key, &fragsAnswer{prog: key})
+	if !old {
 		runtime.AddCleanup(prog, func(key weak.Pointer[ebpf.Program]) { fragsSights.Delete(key) }, key)
 	}
-	return answer
+	return kept.(*fragsAnswer)
 }
 
-// goesWith is whether an array of programs takes prog after one that was
-// loaded with flags. Recent kernels ask for the same attach type too, which is
-// either of two.
+// find reports whether it is known what prog sees, or could be found out. Nothing
+// that the kernel tells of a program says whether it was loaded with
+// BPF_F_XDP_HAS_FRAGS. But an array of programs takes only those that agree about
+// it with its first.
+func (a *fragsAnswer) find(prog *ebpf.Program) bool {
+	const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS
+	switch {
+	case a.known.Load() != unknown:
+	case goesWith(prog, hasFrags):
+		a.known.Store(yes)
+	case goesWith(prog, 0):
+		a.known.Store(no)
+	default:
+		return false
+	}
+	return true
+}
+
+// goesWith reports whether an array of programs takes prog after one that was
+// loaded with flags. Recent kernels want the same attach type too, which is one of
+// two.
 func goesWith(prog *ebpf.Program, flags uint32) bool {
 	for _, attach := range []ebpf.AttachType{ebpf.AttachXDP, ebpf.AttachNone} {
 		spec := &ebpf.ProgramSpec{
@@ -102,6 +131,7 @@ func goesWith(prog *ebpf.Program, flags uint32) bool {
 	return false
 }
 
+// inOneArray reports whether a program of spec and prog fit in one array.
 func inOneArray(spec *ebpf.ProgramSpec, prog *ebpf.Program) bool {
 	first, err := ebpf.NewProgram(spec)
 	if err != nil {

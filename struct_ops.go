@@ -30,7 +30,7 @@ type StructOpsResult struct {
 	Return int32
 }
 
-var structOpsNames = fieldNames{"ctx_size_in": "Args"}
+var structOpsNames = fieldNames{"ctx_size_in": "Args", "ctx.state": "State"}
 
 // Run runs prog, of type [ebpf.StructOps].
 func (r StructOps) Run(prog *ebpf.Program) (StructOpsResult, error) {

@@ -57,17 +57,17 @@ func TestStructOpsArgs(t *testing.T) {
 }
 
 func TestStructOpsRefusals(t *testing.T) {
-	const wrong = "too many or too few arguments, or a null state for a function that cannot take one: invalid argument"
+	const wrong = "too many or too few arguments: the function takes "
 	for _, c := range []struct {
 		name, program string
 		args          int
 		text          string
 	}{
-		{"one argument too many", "test_1", 1, wrong},
-		{"one argument too few", "test_2", 3, wrong},
-		{"no argument", "test_2", 0, wrong},
-		{"one too many for test_2", "test_2", 5, wrong},
-		{"as many as there can be", "test_1", 11, wrong},
+		{"one argument too many", "test_1", 1, wrong + "0 after the state: invalid argument"},
+		{"one argument too few", "test_2", 3, wrong + "4 after the state: invalid argument"},
+		{"no argument", "test_2", 0, wrong + "4 after the state: invalid argument"},
+		{"one too many for test_2", "test_2", 5, wrong + "4 after the state: invalid argument"},
+		{"as many as there can be", "test_1", 11, wrong + "0 after the state: invalid argument"},
 		{"more than there can be", "test_1", 12, "StructOps.Args: 12 arguments: at most 11 after the state: invalid argument"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -89,4 +89,13 @@ func TestStructOpsNullState(t *testing.T) {
 	o := loadStructOps(t, "test_2")
 	_, err := StructOps{Args: make([]uint64, 4)}.Run(o.Program)
 	wantError(t, err, "progrun: StructOps.State: nil: test_2 needs a state: invalid argument", unix.EINVAL, RanNo)
+}
+
+// TestStructOpsNullSleepable passes no state to a function that has no other
+// argument either: kernels before 6.11 run it.
+func TestStructOpsNullSleepable(t *testing.T) {
+	o := loadStructOps(t, "test_sleepable")
+	if _, err := (StructOps{}).Run(o.Program); err != nil {
+		wantError(t, err, "progrun: StructOps.State: nil: the function cannot take a null state (refused since Linux 6.11): invalid argument", unix.EINVAL, RanNo)
+	}
 }

@@ -1,6 +1,11 @@
 package progrun
 
-import "strconv"
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // XDPAction is what an XDP program returned: enum xdp_action of linux/bpf.h.
 // The kernel hands back whatever the program returned, so values without a
@@ -18,6 +23,14 @@ const (
 // String gives the name in linux/bpf.h, such as "XDP_DROP".
 func (a XDPAction) String() string {
 	return name(int64(a), "XDPAction", "XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_REDIRECT")
+}
+
+// MarshalText returns what String does.
+func (a XDPAction) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (a *XDPAction) UnmarshalText(text []byte) error {
+	return parse(a, text, "XDPAction", XDPAborted, XDPDrop, XDPPass, XDPTX, XDPRedirect)
 }
 
 // TCVerdict is what a sched_cls or sched_act program returned: TC_ACT_* of
@@ -69,6 +82,25 @@ func (v TCVerdict) String() string {
 		"TC_ACT_STOLEN", "TC_ACT_QUEUED", "TC_ACT_REPEAT", "TC_ACT_REDIRECT", "TC_ACT_TRAP")
 }
 
+// MarshalText returns what String does.
+func (v TCVerdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (v *TCVerdict) UnmarshalText(text []byte) error {
+	for prefix, opcode := range map[string]uint32{"TC_ACT_GOTO_CHAIN|": tcActGotoChain, "TC_ACT_JUMP|": tcActJump} {
+		if digits, ok := bytes.CutPrefix(text, []byte(prefix)); ok {
+			n, err := strconv.ParseUint(string(digits), 10, 28)
+			if err != nil {
+				return fmt.Errorf("progrun: %q is no TCVerdict: %w", text, err)
+			}
+			*v = TCVerdict(opcode | uint32(n))
+			return nil
+		}
+	}
+	return parse(v, text, "TCVerdict", TCActUnspec, TCActOK, TCActReclassify, TCActShot, TCActPipe,
+		TCActStolen, TCActQueued, TCActRepeat, TCActRedirect, TCActTrap)
+}
+
 // SocketFilterVerdict is how many bytes of the packet a socket filter keeps,
 // counted from where the program's data begins. 0 drops the packet; a number
 // over the packet's length keeps all of it.
@@ -91,6 +123,19 @@ func (v SocketFilterVerdict) String() string {
 	return "keep " + strconv.FormatUint(uint64(v), 10) + " bytes"
 }
 
+// MarshalText returns what String does.
+func (v SocketFilterVerdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (v *SocketFilterVerdict) UnmarshalText(text []byte) error {
+	var n uint32
+	if _, err := fmt.Sscanf(string(text), "keep %d bytes", &n); err == nil && SocketFilterVerdict(n).String() == string(text) {
+		*v = SocketFilterVerdict(n)
+		return nil
+	}
+	return parse(v, text, "SocketFilterVerdict", SocketFilterDrop, SocketFilterKeep)
+}
+
 // CGroupSKBVerdict is what a cgroup_skb program returned. Ingress programs
 // return 0 or 1; egress programs may set the second bit too.
 type CGroupSKBVerdict uint32
@@ -108,6 +153,14 @@ func (v CGroupSKBVerdict) String() string {
 	return name(int64(v), "CGroupSKBVerdict", "drop", "allow", "drop+cn", "allow+cn")
 }
 
+// MarshalText returns what String does.
+func (v CGroupSKBVerdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (v *CGroupSKBVerdict) UnmarshalText(text []byte) error {
+	return parse(v, text, "CGroupSKBVerdict", CGroupSKBDrop, CGroupSKBAllow, CGroupSKBDropCN, CGroupSKBAllowCN)
+}
+
 // LWTVerdict is what a lightweight tunnel program returned: enum bpf_ret_code
 // of linux/bpf.h.
 type LWTVerdict uint32
@@ -121,6 +174,14 @@ const (
 
 // String gives the name in linux/bpf.h, such as "BPF_LWT_REROUTE".
 func (v LWTVerdict) String() string { return bpfRetCode(uint32(v), "LWTVerdict") }
+
+// MarshalText returns what String does.
+func (v LWTVerdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (v *LWTVerdict) UnmarshalText(text []byte) error {
+	return parse(v, text, "LWTVerdict", LWTOK, LWTDrop, LWTRedirect, LWTReroute, 129)
+}
 
 // FlowDissectorVerdict is what a flow dissector returned: enum bpf_ret_code of
 // linux/bpf.h.
@@ -156,6 +217,15 @@ func (v FlowDissectorVerdict) String() string {
 	return bpfRetCode(uint32(v), "FlowDissectorVerdict")
 }
 
+// MarshalText returns what String does.
+func (v FlowDissectorVerdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (v *FlowDissectorVerdict) UnmarshalText(text []byte) error {
+	return parse(v, text, "FlowDissectorVerdict", FlowDissectorOK, FlowDissectorDrop, 7, 128, FlowDissectorContinue,
+		FlowDissectorNotOK, FlowDissectorUnknown)
+}
+
 // SkVerdict is the outcome of an sk_lookup program: enum sk_action of
 // linux/bpf.h. It is computed as on the hook: a program that picked a socket
 // passes.
@@ -169,6 +239,14 @@ const (
 // String gives the name in linux/bpf.h, such as "SK_PASS".
 func (v SkVerdict) String() string { return name(int64(v), "SkVerdict", "SK_DROP", "SK_PASS") }
 
+// MarshalText returns what String does.
+func (v SkVerdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (v *SkVerdict) UnmarshalText(text []byte) error {
+	return parse(v, text, "SkVerdict", SkDrop, SkPass)
+}
+
 // NFVerdict is what a netfilter program returned; the verifier lets such
 // programs return only these two.
 type NFVerdict uint32
@@ -180,6 +258,14 @@ const (
 
 // String gives the name in linux/netfilter.h, such as "NF_ACCEPT".
 func (v NFVerdict) String() string { return name(int64(v), "NFVerdict", "NF_DROP", "NF_ACCEPT") }
+
+// MarshalText returns what String does.
+func (v NFVerdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (v *NFVerdict) UnmarshalText(text []byte) error {
+	return parse(v, text, "NFVerdict", NFDrop, NFAccept)
+}
 
 // bpfRetCode names a value of enum bpf_ret_code.
 func bpfRetCode(v uint32, typ string) string {
@@ -198,10 +284,35 @@ func bpfRetCode(v uint32, typ string) string {
 	return name(int64(v), typ)
 }
 
-// name picks names[v], or says "Type(v)" where there is none.
+// name returns names[v], or "Type(v)" if there is none.
 func name(v int64, typ string, names ...string) string {
 	if v >= 0 && v < int64(len(names)) {
 		return names[v]
 	}
 	return typ + "(" + strconv.FormatInt(v, 10) + ")"
+}
+
+// word is a number that prints as a word.
+type word interface {
+	~uint8 | ~int32 | ~uint32 | ~int64
+	String() string
+}
+
+// parse sets v to the value that prints as text: one of those given, or n if text
+// is "Type(n)".
+func parse[T word](v *T, text []byte, typ string, values ...T) error {
+	for _, known := range values {
+		if known.String() == string(text) {
+			*v = known
+			return nil
+		}
+	}
+	if digits, ok := strings.CutPrefix(string(text), typ+"("); ok {
+		n, err := strconv.ParseInt(strings.TrimSuffix(digits, ")"), 10, 64)
+		if parsed := T(n); err == nil && parsed.String() == string(text) {
+			*v = parsed
+			return nil
+		}
+	}
+	return fmt.Errorf("progrun: %q is no %s", text, typ)
 }

@@ -169,10 +169,13 @@ func (r *XDP) check() error {
 	if err := atLeastEthernet("XDP", len(r.Packet)); err != nil {
 		return err
 	}
+	if err := fitsPage("XDP", len(r.Metadata)); err != nil {
+		return err
+	}
 	if len(r.Packet)+len(r.Metadata) > maxPacket {
 		return refuse("XDP", "Packet", size(len(r.Packet)), "no kernel takes more than "+size(maxPacket), syscall.ENOMEM)
 	}
-	if err := inRange("XDP", "IngressIfindex", r.IngressIfindex, math.MaxInt32); err != nil {
+	if err := canExist("XDP", "IngressIfindex", r.IngressIfindex, noSuchInterface, syscall.ENODEV); err != nil {
 		return err
 	}
 	if err := inRange("XDP", "RxQueueIndex", r.RxQueueIndex, math.MaxUint32); err != nil {

@@ -207,6 +207,9 @@ func (l *Live) check(ctx context.Context) error {
 	if err := atLeastEthernet("Live", len(l.Packet)); err != nil {
 		return err
 	}
+	if err := fitsPage("Live", len(l.Metadata)); err != nil {
+		return err
+	}
 	if len(l.Packet)+len(l.Metadata) > maxPacket {
 		return refuse("Live", "Packet", size(len(l.Packet)), "a live frame fits in a page", syscall.EINVAL)
 	}
@@ -257,8 +260,8 @@ func (l *Live) checkCPUs() error {
 // askKernel finds out whether a run would be legal, without one: a kernel that
 // has live frames refuses an interface that cannot exist, and only that.
 func (l *Live) askKernel(prog *ebpf.Program) error {
-	if !haveXDPLiveFrames(prog) {
-		return &Error{Request: "Live", Rule: "this kernel has no live frames (Linux 5.18)", Err: unsupported{syscall.EINVAL}}
+	if err := wantLiveFrames("Live", prog); err != nil {
+		return err
 	}
 	if l.Held != nil && !l.Held.holds(prog) {
 		return refuse("Live", "Held", "", "the hold is on another program", syscall.EINVAL)

@@ -435,10 +435,13 @@ func (w *liveWorker) count(a *attr, n int64, errno syscall.Errno, wall time.Dura
 	case syscall.EINTR: // after a batch or more, but before the last
 		ran = min(batch, n)
 		doubtful = n - ran
-	case syscall.ENOMEM, syscall.EFAULT, syscall.ENOSPC, replaced:
+	case syscall.ENOMEM, syscall.EFAULT, syscall.ENOSPC:
 		ran, doubtful = 0, n
-	default: // refused before anything ran
+	default: // refused before anything ran, if it is an errno
 		ran = 0
+		if errno > maxErrno {
+			doubtful = n
+		}
 	}
 	w.calls.Add(1)
 	w.frames.Add(ran)

@@ -180,7 +180,7 @@ func TestXDPRedirect(t *testing.T) {
 func TestXDPMetadata(t *testing.T) {
 	need(t, HaveXDPContext())
 	o := load(t, "xdp", "xdp_meta")
-	most := int(largestMetadata(o.Program))
+	most := int(largestMetadata(uint32(o.FD())))
 	if most < 32 {
 		t.Fatalf("metadata can be at most %d bytes", most)
 	}
@@ -549,7 +549,9 @@ func TestXDPRefusals(t *testing.T) {
 		{"over-large linear size", XDP{Packet: frame(64), LinearSize: math.MaxInt}, "must be between 0 and the packet's 64 bytes", unix.EINVAL, false},
 		{"over-large repeat", XDP{Packet: frame(64), Repeat: overLarge(tooMany)}, "XDP.Repeat: 4294967296: it can be at most 4294967295: invalid argument", unix.EINVAL, false},
 		{"over-large queue", XDP{Packet: frame(64), RxQueueIndex: overLarge(tooMany)}, "XDP.RxQueueIndex: 4294967296: it can be at most 4294967295: invalid argument", unix.EINVAL, false},
-		{"over-large interface", XDP{Packet: frame(64), IngressIfindex: overLarge(1 << 31)}, "XDP.IngressIfindex: 2147483648: it can be at most 2147483647: invalid argument", unix.EINVAL, false},
+		{"over-large interface of 32 bits", XDP{Packet: frame(64), IngressIfindex: overLarge(1 << 31)}, "XDP.IngressIfindex: 2147483648: no such interface in this thread's network namespace: no such device", unix.ENODEV, true},
+		{"over-large interface", XDP{Packet: frame(64), IngressIfindex: overLarge(tooMany)}, "XDP.IngressIfindex: 4294967296: no such interface in this thread's network namespace: no such device", unix.ENODEV, false},
+		{"metadata far too large", XDP{Packet: frame(64), Metadata: make([]byte, 200_000)}, "XDP.Metadata: 200000 bytes: no kernel takes more than 252 bytes of metadata: invalid argument", unix.EINVAL, false},
 		{"too many fragments with an interface", XDP{Packet: make([]byte, 18*os.Getpagesize()), IngressIfindex: 1}, "more fragments would leak a reference", unix.ENOMEM, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -561,7 +563,7 @@ func TestXDPRefusals(t *testing.T) {
 			if c.ctx && lacks(HaveXDPContext()) {
 				text, is = "this kernel takes no context of XDP programs (Linux 5.15)", ebpf.ErrNotSupported
 			} else if strings.Contains(text, "%d") {
-				text = fmt.Sprintf(text, largestMetadata(o.Program))
+				text = fmt.Sprintf(text, largestMetadata(uint32(o.FD())))
 			}
 			var err error
 			inNetNS(t, func() { _, err = c.xdp.Run(o.Program) })
@@ -623,7 +625,7 @@ func TestXDPTooLarge(t *testing.T) {
 func TestXDPMetadataLimit(t *testing.T) {
 	need(t, HaveXDPContext())
 	o := load(t, "xdp", "xdp_ctx")
-	most := int(largestMetadata(o.Program))
+	most := int(largestMetadata(uint32(o.FD())))
 	if _, err := (XDP{Packet: frame(64), Metadata: make([]byte, most)}).Run(o.Program); err != nil {
 		t.Errorf("metadata of %d bytes: %v", most, err)
 	}
