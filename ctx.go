@@ -6,23 +6,23 @@ import (
 	"unsafe"
 )
 
-// SKB is the context of the programs that run on socket buffers: the fields of
-// struct __sk_buff that BPF_PROG_RUN takes and hands back. All others must be
-// zero on the way in, and are not reported on the way out.
+// SKB is the context of programs that run on socket buffers: the fields of struct
+// __sk_buff that BPF_PROG_RUN takes and returns. The kernel wants all other fields
+// to be zero, and does not report them.
 //
-// As an input its zero value means no context. As an output it holds the
-// fields as the program left them.
+// The zero value in a request means no context. A result has the fields as the
+// program left them.
 type SKB struct {
 	// Mark is skb->mark. Since Linux 5.4.
 	Mark uint32
 	// Priority is skb->priority. Since Linux 5.2.
 	Priority uint32
-	// IngressIfindex is skb->skb_iif, any number: the kernel does not look
-	// for such an interface. Since Linux 5.11.
+	// IngressIfindex is skb->skb_iif. It can be any number of 32 bits: the kernel
+	// does not look for such an interface. Since Linux 5.11.
 	IngressIfindex int
 	// Ifindex is the interface of the packet, in the network namespace of the
-	// calling thread: 0 and 1 mean loopback, and any other must exist
-	// (ENODEV). It comes back as the interface that was used. Since Linux 5.9.
+	// calling thread. 0 and 1 mean loopback, and any other must exist (ENODEV). In
+	// a result it is the interface that was used. Since Linux 5.9.
 	Ifindex int
 	// CB is skb->cb, the program's scratch space. Since Linux 5.2.
 	CB [5]uint32
@@ -34,8 +34,8 @@ type SKB struct {
 	WireLen int
 	// GSOSegs is skb_shinfo(skb)->gso_segs, at most 65,535. Since Linux 5.6.
 	GSOSegs int
-	// GSOSize is skb_shinfo(skb)->gso_size, at most 65,535. The kernel does
-	// not read it back: it comes out as it went in. Since Linux 5.7.
+	// GSOSize is skb_shinfo(skb)->gso_size, at most 65,535. The kernel does not
+	// read it back: a result has it as the request did. Since Linux 5.7.
 	GSOSize int
 	// HWTStampNS is skb_hwtstamps(skb)->hwtstamp, in nanoseconds. Since Linux 5.16.
 	HWTStampNS uint64
@@ -60,7 +60,7 @@ func (s *SKB) check(request string) error {
 	return inRange(request, "Context.GSOSize", s.GSOSize, 1<<16-1)
 }
 
-// skBuff is struct __sk_buff. The last field keeps the kernel's size where a
+// skBuff is struct __sk_buff. The blank field keeps the kernel's layout where a
 // uint64 is aligned to 4 bytes.
 type skBuff struct {
 	len, pktType, mark, queueMapping    uint32
@@ -102,8 +102,8 @@ func (b *skBuff) decode() SKB {
 	}
 }
 
-// xdpMD is struct xdp_md. The offsets in it count from the metadata, which the
-// packet follows.
+// xdpMD is struct xdp_md. Its offsets count from the metadata, which the packet
+// follows.
 type xdpMD struct {
 	data, dataEnd, dataMeta                     uint32
 	ingressIfindex, rxQueueIndex, egressIfindex uint32
@@ -125,8 +125,8 @@ const (
 	ethPIPv6 = 0x86dd // ETH_P_IPV6
 )
 
-// skLookup is struct bpf_sk_lookup. The remote port is big-endian and the
-// local one is not, as in the kernel.
+// skLookup is struct bpf_sk_lookup. As in the kernel, the remote port is big-endian
+// and the local one is not.
 type skLookup struct {
 	cookie           uint64
 	family, protocol uint32
@@ -150,8 +150,8 @@ const (
 	nfLocalOut = 3 // NF_INET_LOCAL_OUT
 )
 
-// nfHookState is struct nf_hook_state of a 64-bit kernel, which takes the
-// place of a context of its own here. All but the first two fields must be 0.
+// nfHookState is struct nf_hook_state of a 64-bit kernel, which netfilter programs
+// have for a context. All but hook, pf and the padding must be 0.
 type nfHookState struct {
 	hook, pf         uint8
 	padding          [6]uint8 // of any value
@@ -159,8 +159,8 @@ type nfHookState struct {
 	okfn             uint64
 }
 
-// dummyOps is the context of a program of bpf_dummy_ops: its arguments. The
-// first is a pointer into user space, to a struct bpf_dummy_ops_state.
+// dummyOps holds the arguments of a program of bpf_dummy_ops. The first is a
+// pointer into user space, to a struct bpf_dummy_ops_state.
 type dummyOps struct {
 	state pointer
 	args  [maxFuncArgs - 1]uint64

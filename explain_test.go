@@ -769,13 +769,13 @@ func wantRefusedToo(t *testing.T, err error, errno syscall.Errno, reasons map[st
 	}
 }
 
-var update = flag.Bool("update", false, "write docs/rules.md")
+var write = flag.Bool("write", false, "write docs/rules.md")
 
 // TestRulesTable holds that docs/rules.md is what the tables say.
 func TestRulesTable(t *testing.T) {
 	const file = "docs/rules.md"
 	want := rulesTable()
-	if *update {
+	if *write {
 		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -785,7 +785,7 @@ func TestRulesTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != want {
-		t.Errorf("%s is not what the tables of rules.go say: run go test -run TestRulesTable . -update", file)
+		t.Errorf("%s is not what the tables of rules.go say: run go test -run TestRulesTable . -write", file)
 	}
 }
 

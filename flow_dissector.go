@@ -13,7 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// FlowDissectorFlags tell a flow dissector how far to go: BPF_FLOW_DISSECTOR_F_*
+// FlowDissectorFlags tells a flow dissector how far to go: BPF_FLOW_DISSECTOR_F_*
 // of linux/bpf.h. The kernel passes on any bits.
 type FlowDissectorFlags uint32
 
@@ -24,8 +24,9 @@ const (
 	knownFlowFlags                         = FlowParse1stFrag | FlowStopAtFlowLabel | FlowStopAtEncap
 )
 
-// String gives the names in linux/bpf.h without their prefix, such as
-// "PARSE_1ST_FRAG|STOP_AT_ENCAP", or "0".
+// String returns the names in linux/bpf.h without their prefix, joined by "|",
+// such as "PARSE_1ST_FRAG|STOP_AT_ENCAP". Bits without a name follow in one
+// hexadecimal number, as in "STOP_AT_ENCAP|0x80000000". No flag is "0x0".
 func (f FlowDissectorFlags) String() string {
 	var names []string
 	for i, n := range []string{"PARSE_1ST_FRAG", "STOP_AT_FLOW_LABEL", "STOP_AT_ENCAP"} {
@@ -43,20 +44,21 @@ func (f FlowDissectorFlags) String() string {
 // since 5.4. See bpf_prog_test_run_flow_dissector in the kernel's
 // net/bpf/test_run.c.
 type FlowDissector struct {
-	// Packet is the frame, from its Ethernet header on: at least 14 bytes, at
-	// most a page (EINVAL).
+	// Packet is the frame, from its Ethernet header on. It has at least 14 bytes,
+	// and at most a page (EINVAL).
 	Packet []byte
 	// Flags are passed to the program in its keys.
 	Flags FlowDissectorFlags
-	// Repeat is how often the program runs; 0 means once.
+	// Repeat is how often the program runs. 0 means once.
 	Repeat int
 }
 
-// FlowDissectorResult is what is left after a run.
+// FlowDissectorResult is the result of a run.
 type FlowDissectorResult struct {
+	// Verdict is what the program returned.
 	Verdict FlowDissectorVerdict
-	// Keys are those that the program filled in. The kernel has moved NHOff
-	// and THOff into the packet if they pointed outside.
+	// Keys are those that the program filled in. If NHOff or THOff pointed outside
+	// of the packet, the kernel has moved them into it.
 	Keys FlowKeys
 	// PerRun is the kernel's mean time of one run.
 	PerRun time.Duration
@@ -104,7 +106,8 @@ func (r FlowDissector) Run(prog *ebpf.Program) (res FlowDissectorResult, err err
 	return res, nil
 }
 
-// attr has the keys for its output data: the output context is but an echo.
+// attr asks for the keys as output data: the output context is only an echo of the
+// input's.
 func (r *FlowDissector) attr(fd uint32, keys, ctxIn []byte) attr {
 	return newAttr(fd, r.Packet, keys, ctxIn, nil, uint32(r.Repeat), 0)
 }
@@ -119,8 +122,8 @@ func (r *FlowDissector) check() error {
 	return inRange("FlowDissector", "Repeat", r.Repeat, math.MaxUint32)
 }
 
-// flowVerdict reads a retval: kernels before 6.1 say 1 for BPF_OK and 0 for
-// all else. Only 0 and 1 are in doubt.
+// flowVerdict decodes a return value. Kernels before 6.1 return 1 for BPF_OK and 0
+// for all else, so only 0 and 1 are in doubt.
 func flowVerdict(retval uint32) FlowDissectorVerdict {
 	if retval > 1 {
 		return FlowDissectorVerdict(retval)
@@ -136,24 +139,36 @@ func flowVerdict(retval uint32) FlowDissectorVerdict {
 	return FlowDissectorNotOK
 }
 
-// FlowKeys is what a flow dissector found: struct bpf_flow_keys. Offsets are
-// counted in bytes from the start of the Ethernet header; ports and types are
-// in the byte order of the machine.
+// FlowKeys is what a flow dissector found: struct bpf_flow_keys. Numbers are in
+// the byte order of the machine.
 type FlowKeys struct {
-	NHOff, THOff int        // where the network and the transport header begin
-	AddrProto    uint16     // ETH_P_IP or ETH_P_IPV6, else 0: which addresses are valid
-	IsFrag       bool       // the packet is an IP fragment,
-	IsFirstFrag  bool       // the first one,
-	IsEncap      bool       // or has an inner IP header
-	IPProto      uint8      // IPPROTO_*
-	NProto       uint16     // the EtherType
-	Src, Dst     netip.Addr // invalid if AddrProto is 0
+	// NHOff and THOff are where the network and the transport header begin, in
+	// bytes from the start of the Ethernet header.
+	NHOff, THOff int
+	// AddrProto is ETH_P_IP or ETH_P_IPV6 for the addresses that are valid, or 0
+	// for none.
+	AddrProto uint16
+	// IsFrag says that the packet is an IP fragment.
+	IsFrag bool
+	// IsFirstFrag says that the packet is the first fragment.
+	IsFirstFrag bool
+	// IsEncap says that the packet has an inner IP header.
+	IsEncap bool
+	// IPProto is the protocol after the IP header: IPPROTO_*.
+	IPProto uint8
+	// NProto is the EtherType.
+	NProto uint16
+	// Src and Dst are the addresses. They are invalid if AddrProto is 0.
+	Src, Dst netip.Addr
+	// SPort and DPort are the ports.
 	SPort, DPort uint16
-	Flags        FlowDissectorFlags // as they were passed in, or as the program left them
-	FlowLabel    uint32             // of IPv6, 20 bits
+	// Flags are those of the request, or what the program made of them.
+	Flags FlowDissectorFlags
+	// FlowLabel is the flow label of IPv6, 20 bits.
+	FlowLabel uint32
 }
 
-// to decodes the keys, which are too large to be handed about.
+// decode stores the keys through a pointer, for they are large.
 func (k *flowKeys) decode(keys *FlowKeys) {
 	*keys = FlowKeys{
 		NHOff: int(k.nhoff), THOff: int(k.thoff), AddrProto: k.addrProto,

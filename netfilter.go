@@ -22,7 +22,7 @@ const (
 	NFPostRouting NFHook = 4
 )
 
-// String gives the name in linux/netfilter.h, such as "NF_INET_LOCAL_OUT".
+// String returns the name in linux/netfilter.h, such as "NF_INET_LOCAL_OUT".
 func (h NFHook) String() string {
 	return name(int64(h), "NFHook", "NF_INET_PRE_ROUTING", "NF_INET_LOCAL_IN", "NF_INET_FORWARD",
 		"NF_INET_LOCAL_OUT", "NF_INET_POST_ROUTING")
@@ -36,7 +36,7 @@ const (
 	NFIPv6 NFFamily = 10
 )
 
-// String gives the name in linux/netfilter.h, such as "NFPROTO_IPV4".
+// String returns the name in linux/netfilter.h, such as "NFPROTO_IPV4".
 func (f NFFamily) String() string {
 	switch f {
 	case NFIPv4:
@@ -50,25 +50,29 @@ func (f NFFamily) String() string {
 // Netfilter runs a netfilter program on a packet. Since Linux 6.4. See
 // bpf_prog_test_run_nf in the kernel's net/bpf/test_run.c.
 //
-// Whatever the hook, the program sees no input interface and loopback as the
-// output interface: state->in is NULL and state->out is lo.
+// The program sees no input interface, and loopback as the output interface,
+// whatever the hook: state->in is NULL and state->out is lo.
 type Netfilter struct {
-	// Packet begins with its Ethernet header, 34 bytes or more for IPv4 and
-	// 54 or more for IPv6; on the hook NFLocalOut it begins with its IP
-	// header, 20 bytes or more. It is at most 3,712 bytes with pages of 4 KiB
-	// (EINVAL). Other than IPv4 and IPv6 are refused (EPROTO).
+	// Packet is the packet. It begins with its Ethernet header and has at least 34
+	// bytes for IPv4, and 54 for IPv6. On the hook NFLocalOut it begins with its IP
+	// header instead and has at least 20 bytes. It has at most 3,712 bytes with
+	// pages of 4 KiB (EINVAL). The kernel refuses all but IPv4 and IPv6 (EPROTO).
 	Packet []byte
-	// Hook is where the packet is seen.
+	// Hook is the hook on which the program runs. The zero value is NFPreRouting.
+	// The kernel itself has another default, NF_INET_LOCAL_OUT, for a call without
+	// a context such as those of other libraries: their packets begin with the IP
+	// header, and need Hook: NFLocalOut here.
 	Hook NFHook
-	// Family is that of the hook; 0 means that of the packet. The kernel
-	// refuses any but the packet's own (EINVAL), except on NFLocalOut.
+	// Family is the protocol family of the hook. 0 means that of the packet. The
+	// kernel refuses any other (EINVAL), except on NFLocalOut.
 	Family NFFamily
-	// Repeat is how often the program runs; 0 means once.
+	// Repeat is how often the program runs. 0 means once.
 	Repeat int
 }
 
-// NetfilterResult is what is left after a run. The packet does not come back.
+// NetfilterResult is the result of a run. The kernel does not return the packet.
 type NetfilterResult struct {
+	// Verdict is what the program returned.
 	Verdict NFVerdict
 	// PerRun is the kernel's mean time of one run.
 	PerRun time.Duration
@@ -114,7 +118,8 @@ func (r *Netfilter) attr(fd uint32, ctxIn []byte) attr {
 	return newAttr(fd, r.Packet, nil, ctxIn, nil, uint32(r.Repeat), 0)
 }
 
-// check refuses hooks that do not exist, which the kernel does not.
+// check rejects hooks that do not exist, for which the kernel runs the program all
+// the same, and sizes that no kernel takes.
 func (r *Netfilter) check() error {
 	if r.Hook > NFPostRouting {
 		return refuse("Netfilter", "Hook", fmt.Sprint(uint8(r.Hook)), "there are the hooks 0 to 4", syscall.EINVAL)
@@ -128,7 +133,7 @@ func (r *Netfilter) check() error {
 	return inRange("Netfilter", "Repeat", r.Repeat, math.MaxUint32)
 }
 
-// family is the request's, or that of the packet.
+// family returns the protocol family of the request, or else of the packet.
 func (r *Netfilter) family() NFFamily {
 	switch {
 	case r.Family != 0:

@@ -10,16 +10,16 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// CPU is where a program runs. Its zero value is the CPU of the caller.
+// CPU says on which CPU a program runs. The zero value means the CPU of the caller.
 type CPU struct {
 	n      int
 	chosen bool
 }
 
-// OnCPU is the CPU with number n, counted from 0.
+// OnCPU returns the CPU with number n, counted from 0.
 func OnCPU(n int) CPU { return CPU{n, true} }
 
-// String gives "CPU 3" or "the caller's CPU".
+// String returns "CPU 3" or "the caller's CPU".
 func (c CPU) String() string {
 	if !c.chosen {
 		return "the caller's CPU"
@@ -30,22 +30,23 @@ func (c CPU) String() string {
 // RawTracepoint runs a raw tracepoint program, once. Since Linux 5.10. See
 // bpf_prog_test_run_raw_tp in the kernel's net/bpf/test_run.c.
 //
-// The kernel tells no time for these programs. Since Linux 7.2 it silently
-// skips the run if the program is already active on that CPU; the Return is
+// The kernel does not measure the time of these programs. Since Linux 7.2 it
+// silently skips the run if the program is already active on that CPU. Return is
 // then 0.
 type RawTracepoint struct {
-	// Args are the arguments of the tracepoint, at most 12, and at least as
-	// many as the program reads (EINVAL). A pointer is just a number here:
-	// programs only read through it with helpers that may fail.
+	// Args are the arguments of the tracepoint: at most 12, and at least as many as
+	// the program reads (EINVAL). A pointer is only a number here: programs read
+	// through it with helpers that may fail.
 	Args []uint64
-	// CPU is where to run: OnCPU(n), in interrupt context there, or the zero
-	// value for wherever the caller is. ENXIO if it is not online.
+	// CPU is the CPU to run on. OnCPU(n) runs the program there in interrupt
+	// context. It fails if the CPU is not online (ENXIO), or if the program sleeps,
+	// as some can since Linux 7.2 (EINVAL).
 	CPU CPU
 }
 
-// RawTracepointResult is what is left after a run.
+// RawTracepointResult is the result of a run.
 type RawTracepointResult struct {
-	// Return is the low half of what the program returned.
+	// Return is the low 32 bits of what the program returned.
 	Return int32
 }
 
@@ -82,6 +83,7 @@ func (r *RawTracepoint) attr(fd uint32) attr {
 	return a
 }
 
+// check rejects what the kernel would cut short.
 func (r *RawTracepoint) check() error {
 	if len(r.Args) > maxFuncArgs {
 		return refuse("RawTracepoint", "Args", fmt.Sprintf("%d arguments", len(r.Args)),

@@ -12,28 +12,29 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// SkLookup runs an sk_lookup program as if a packet for Local had come from
-// Remote. Since Linux 5.13. See bpf_prog_test_run_sk_lookup in the kernel's
-// net/bpf/test_run.c. The ingress interface cannot be chosen: it is 0.
+// SkLookup runs an sk_lookup program as if a packet for Local had arrived from
+// Remote. The ingress interface is always 0. Since Linux 5.13, and in some older
+// stable kernels. See bpf_prog_test_run_sk_lookup in the kernel's
+// net/bpf/test_run.c.
 type SkLookup struct {
 	// Protocol is unix.IPPROTO_TCP, unix.IPPROTO_UDP or any other, at most
 	// 65,535.
 	Protocol int
-	// Local and Remote are where the packet goes to and comes from: both IPv4
-	// or both IPv6, without zones. One may be left unset, but not both.
+	// Local and Remote are the packet's destination and source. Both are IPv4 or
+	// both IPv6, without zones. One of them may be unset.
 	Local, Remote netip.AddrPort
-	// Repeat is how often the program runs; 0 means once.
+	// Repeat is how often the program runs. 0 means once.
 	Repeat int
 }
 
-// SkLookupResult is what is left after a run.
+// SkLookupResult is the result of a run.
 type SkLookupResult struct {
-	// Verdict is that of the hook: SkPass if the program picked a socket.
+	// Verdict is what the hook would make of the run: SkPass if the program picked
+	// a socket.
 	Verdict SkVerdict
-	// Cookie is that of the socket which the program picked
-	// (SO_COOKIE), or 0 if it picked none. A socket of a reuseport group that
-	// is picked without BPF_SK_LOOKUP_F_NO_REUSEPORT fails the run
-	// (EOPNOTSUPP).
+	// Cookie is the cookie (SO_COOKIE) of the socket that the program picked, or 0
+	// if it picked none. If the socket is in a reuseport group and the program did
+	// not set BPF_SK_LOOKUP_F_NO_REUSEPORT, the run fails (EOPNOTSUPP).
 	Cookie uint64
 	// PerRun is the kernel's mean time of one run.
 	PerRun time.Duration
@@ -75,7 +76,7 @@ func (r *SkLookup) attr(fd uint32, ctxIn, ctxOut []byte) attr {
 	return newAttr(fd, nil, nil, ctxIn, ctxOut, uint32(r.Repeat), 0)
 }
 
-// check refuses what a bpf_sk_lookup cannot say.
+// check rejects what does not fit in a bpf_sk_lookup.
 func (r *SkLookup) check() error {
 	local, remote := r.Local.Addr(), r.Remote.Addr()
 	switch {

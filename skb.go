@@ -10,44 +10,51 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// TC runs a sched_cls or sched_act program on a packet; the tc, tcx and netkit
-// hooks all have these. The program's data begins with the Ethernet header.
-// Since Linux 4.12. See bpf_prog_test_run_skb in the kernel's
+// TC runs a sched_cls or sched_act program on a packet. The tc, tcx and netkit
+// hooks all run programs of these types. The program's data begins with the
+// Ethernet header. Since Linux 4.12. See bpf_prog_test_run_skb in the kernel's
 // net/bpf/test_run.c.
 type TC struct {
-	// Packet is the frame, from its Ethernet header on: at least 14 bytes,
-	// 34 or 54 if its EtherType is that of IPv4 or IPv6, at most 3,712 bytes
-	// with pages of 4 KiB, 73,344 since Linux 6.19 (EINVAL or ENOMEM).
+	// Packet is the frame, from its Ethernet header on. It has at least 14 bytes,
+	// or 34 or 54 if its EtherType is that of IPv4 or IPv6. It has at most 3,712
+	// bytes with pages of 4 KiB, or 73,344 since Linux 6.19 (EINVAL or ENOMEM).
 	Packet []byte
 	// Context is the packet's __sk_buff. Its zero value means none.
 	Context SKB
-	// ChecksumComplete has the kernel compute skb->csum before the run, as if
-	// the interface had, and check it after the run: EBADMSG if the program
-	// changed the packet and not the checksum. Since Linux 6.11, and some
-	// stable kernels: see [HaveChecksumComplete].
+	// ChecksumComplete makes the kernel compute skb->csum before the run, as if
+	// the interface had, and check it after the run. The run fails with EBADMSG if
+	// the program changed the packet but not the checksum. Since Linux 6.11, and
+	// in some stable kernels: see [HaveChecksumComplete].
+	//
+	// A program that leaves the packet ending before its network header crashes
+	// the kernel in that check, and the run never returns. Such a program is one
+	// that prepends 70 bytes with bpf_skb_change_head and then cuts the packet to
+	// 64 with bpf_skb_change_tail. All kernels that have the check are affected, up
+	// to 7.2 at least (seen on 6.1.192, 6.12.117, 6.18.44 and 7.2.13). This cannot
+	// be detected before the run: try such programs in a virtual machine.
 	ChecksumComplete bool
-	// LinearSize is how many bytes of the packet lie in the linear part of
-	// the skb: 0 for as many as fit. Since Linux 6.19: see [HaveNonLinearSKB].
+	// LinearSize is how many bytes of the packet lie in the linear part of the
+	// skb. 0 means as many as fit. Since Linux 6.19: see [HaveNonLinearSKB].
 	LinearSize int
-	// Repeat is how often the program runs; 0 means once. The package
+	// Repeat is how often the program runs. 0 means once. The package
 	// documentation says what happens to the packet in between.
 	Repeat int
-	// Out is where Packet of the result is written to, growing as by append.
-	// It may be nil.
+	// Out is the buffer for the result's Packet. It grows as with append, and may
+	// be nil.
 	Out []byte
-	// NoOutput is for callers who want the verdict alone: neither Packet nor
-	// Context come back.
+	// NoOutput asks for the verdict only: neither Packet nor Context is returned.
 	NoOutput bool
 }
 
-// TCResult is what is left after a run.
+// TCResult is the result of a run.
 type TCResult struct {
+	// Verdict is what the program returned.
 	Verdict TCVerdict
-	// Packet is the packet as it came out, in the request's Out where that
-	// was large enough. A VLAN tag that the program pushed is not in it: the
+	// Packet is the packet as the program left it. It lies in the request's Out if
+	// that was large enough. It lacks a VLAN tag that the program pushed: the
 	// kernel keeps the outermost tag beside the packet.
 	Packet []byte
-	// Context is the context as it came out.
+	// Context is the context as the program left it.
 	Context SKB
 	// PerRun is the kernel's mean time of one run.
 	PerRun time.Duration
@@ -67,27 +74,41 @@ func (r TC) Run(prog *ebpf.Program) (res TCResult, err error) {
 	return res, err
 }
 
-// SocketFilter runs a socket filter on a packet. Packet begins with an
-// Ethernet header, but the program's data begins after it, as on a socket that
-// is not AF_PACKET; its 14 bytes come out as zeros. Since Linux 4.16. The
-// fields are those of [TC].
+// SocketFilter runs a socket filter on a packet. Packet begins with an Ethernet
+// header, but the program's data begins after it, as on a socket that is not
+// AF_PACKET. The header comes back as 14 zero bytes. Since Linux 4.16. The fields
+// are those of [TC].
 type SocketFilter struct {
-	Packet           []byte
-	Context          SKB
+	// Packet is the frame, as in [TC].
+	Packet []byte
+	// Context is the packet's __sk_buff. Its zero value means none.
+	Context SKB
+	// ChecksumComplete checks the checksum that the program leaves. See [TC],
+	// also for a bug of the kernel.
 	ChecksumComplete bool
-	LinearSize       int
-	Repeat           int
-	Out              []byte
-	NoOutput         bool
+	// LinearSize is how many bytes of the packet lie in the linear part, as in
+	// [TC].
+	LinearSize int
+	// Repeat is how often the program runs. 0 means once.
+	Repeat int
+	// Out is the buffer for the result's Packet. It grows as with append, and may
+	// be nil.
+	Out []byte
+	// NoOutput asks for the verdict only: neither Packet nor Context is returned.
+	NoOutput bool
 }
 
-// SocketFilterResult is what is left after a run; see [TCResult]. Packet is
-// not cut to the length that the program keeps.
+// SocketFilterResult is the result of a run. See also [TCResult].
 type SocketFilterResult struct {
+	// Verdict is what the program returned.
 	Verdict SocketFilterVerdict
-	Packet  []byte
+	// Packet is the packet as the program left it. It is not cut to the
+	// length that the program keeps.
+	Packet []byte
+	// Context is the context as the program left it.
 	Context SKB
-	PerRun  time.Duration
+	// PerRun is the kernel's mean time of one run.
+	PerRun time.Duration
 }
 
 // WithPacket is r with another packet and output buffer, for [Batch].
@@ -104,30 +125,44 @@ func (r SocketFilter) Run(prog *ebpf.Program) (res SocketFilterResult, err error
 	return res, err
 }
 
-// CGroupSKB runs a cgroup_skb program on a packet. Packet begins with an
-// Ethernet header, but the program's data begins after it; its 14 bytes come
-// out as zeros. Since Linux 4.12. The fields are those of [TC].
+// CGroupSKB runs a cgroup_skb program on a packet. Packet begins with an Ethernet
+// header, but the program's data begins after it. The header comes back as 14 zero
+// bytes. Since Linux 4.12. The fields are those of [TC].
 //
-// Before Linux 6.14 (ed3e469d021c) the program's data_end equals its data
-// under BPF_PROG_RUN, so that every check of bounds fails: a verdict from
-// direct packet access is then not that of the hook. The result's Sight says so.
+// Before Linux 6.14 (ed3e469d021c) the program's data_end equals its data under
+// BPF_PROG_RUN, so every bounds check fails: a verdict from direct packet access
+// is then not the one that the hook would get. The result's Sight tells.
 type CGroupSKB struct {
-	Packet           []byte
-	Context          SKB
+	// Packet is the frame, as in [TC].
+	Packet []byte
+	// Context is the packet's __sk_buff. Its zero value means none.
+	Context SKB
+	// ChecksumComplete checks the checksum that the program leaves. See [TC],
+	// also for a bug of the kernel.
 	ChecksumComplete bool
-	LinearSize       int
-	Repeat           int
-	Out              []byte
-	NoOutput         bool
+	// LinearSize is how many bytes of the packet lie in the linear part, as in
+	// [TC].
+	LinearSize int
+	// Repeat is how often the program runs. 0 means once.
+	Repeat int
+	// Out is the buffer for the result's Packet. It grows as with append, and may
+	// be nil.
+	Out []byte
+	// NoOutput asks for the verdict only: neither Packet nor Context is returned.
+	NoOutput bool
 }
 
-// CGroupSKBResult is what is left after a run; see [TCResult].
+// CGroupSKBResult is the result of a run. See also [TCResult].
 type CGroupSKBResult struct {
+	// Verdict is what the program returned.
 	Verdict CGroupSKBVerdict
-	Packet  []byte
+	// Packet is the packet as the program left it.
+	Packet []byte
+	// Context is the context as the program left it.
 	Context SKB
-	PerRun  time.Duration
-	// Sight is whether the program could access the packet directly.
+	// PerRun is the kernel's mean time of one run.
+	PerRun time.Duration
+	// Sight says whether the program could access the packet directly.
 	Sight Sight
 }
 
@@ -149,28 +184,44 @@ func (r CGroupSKB) Run(prog *ebpf.Program) (res CGroupSKBResult, err error) {
 }
 
 // LWT runs a lightweight tunnel program on a packet. Packet begins with an
-// Ethernet header, but the program's data begins after it; its 14 bytes come
-// out as zeros. Since Linux 4.12. The fields are those of [TC]; LWT programs
-// run on linear skbs only.
+// Ethernet header, but the program's data begins after it. The header comes back
+// as 14 zero bytes. Since Linux 4.12. The fields are those of [TC] but for
+// LinearSize: LWT programs run on linear skbs only.
 //
-// lwt_seg6local programs run on some old kernels, such as Debian's 5.10, and
-// not since: their Run then gives an error that Is [ebpf.ErrNotSupported].
-// Recent kernels run lwt_xmit programs only where there is IPv6 (EOPNOTSUPP).
+// Some old kernels, such as Debian's 5.10, run lwt_seg6local programs. On later
+// kernels Run returns an error that Is [ebpf.ErrNotSupported] for them. Recent
+// kernels run lwt_xmit programs only if they have IPv6 (EOPNOTSUPP).
+//
+// An lwt_xmit program that calls bpf_lwt_push_encap crashes kernels without
+// 972787479ee7 (Linux 7.1, and backports such as 6.1.175). This cannot be detected
+// before the run: try such programs in a virtual machine.
 type LWT struct {
-	Packet           []byte
-	Context          SKB
+	// Packet is the frame, as in [TC].
+	Packet []byte
+	// Context is the packet's __sk_buff. Its zero value means none.
+	Context SKB
+	// ChecksumComplete checks the checksum that the program leaves. See [TC],
+	// also for a bug of the kernel.
 	ChecksumComplete bool
-	Repeat           int
-	Out              []byte
-	NoOutput         bool
+	// Repeat is how often the program runs. 0 means once.
+	Repeat int
+	// Out is the buffer for the result's Packet. It grows as with append, and may
+	// be nil.
+	Out []byte
+	// NoOutput asks for the verdict only: neither Packet nor Context is returned.
+	NoOutput bool
 }
 
-// LWTResult is what is left after a run; see [TCResult].
+// LWTResult is the result of a run. See also [TCResult].
 type LWTResult struct {
+	// Verdict is what the program returned.
 	Verdict LWTVerdict
-	Packet  []byte
+	// Packet is the packet as the program left it.
+	Packet []byte
+	// Context is the context as the program left it.
 	Context SKB
-	PerRun  time.Duration
+	// PerRun is the kernel's mean time of one run.
+	PerRun time.Duration
 }
 
 // WithPacket is r with another packet and output buffer, for [Batch].
@@ -192,7 +243,8 @@ func (r LWT) Run(prog *ebpf.Program) (res LWTResult, err error) {
 	return res, err
 }
 
-// skbRequest is what the requests of the skb family have in common: all.
+// skbRequest has the fields of the requests of the skb family, which are
+// converted to it.
 type skbRequest struct {
 	Packet           []byte
 	Context          SKB
@@ -210,8 +262,8 @@ var skbNames = fieldNames{
 	"ctx.wire_len": "Context.WireLen", "ctx.gso_segs": "Context.GSOSegs",
 }
 
-// run gives what is in a result, the context by way of a pointer: it is large,
-// and copies of it show in the time of a run.
+// run returns the parts of a result. It stores the context through a pointer, for
+// that is large, and copies of it show in the time of a run.
 func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program, context *SKB) (retval uint32, packet []byte, perRun time.Duration, err error) {
 	fd, err := types.descriptor(request, prog)
 	if err == nil {
@@ -270,8 +322,8 @@ func (r *skbRequest) attr(fd uint32, out, ctxIn, ctxOut []byte) attr {
 	return newAttr(fd, r.Packet, out, ctxIn, ctxOut, uint32(r.Repeat), flags)
 }
 
-// check refuses what would be cut short on its way to the kernel, or what no
-// kernel takes.
+// check rejects numbers that would be cut short on their way to the kernel, and
+// what no kernel takes.
 func (r *skbRequest) check(request string) error {
 	if err := atLeastEthernet(request, len(r.Packet)); err != nil {
 		return err

@@ -9,22 +9,22 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// StructOps runs a struct_ops program of bpf_dummy_ops, once; the kernel runs
-// no others (EOPNOTSUPP). Since Linux 5.16. See bpf_struct_ops_test_run in the
+// StructOps runs a struct_ops program of bpf_dummy_ops, once. The kernel runs no
+// others (EOPNOTSUPP). Since Linux 5.16. See bpf_struct_ops_test_run in the
 // kernel's net/bpf/bpf_dummy_struct_ops.c.
 type StructOps struct {
-	// State is the val of the struct bpf_dummy_ops_state that is the first
-	// argument, read and written in place. The pointer that the program gets
-	// is NULL if State is nil, which only test_1 is made for: test_2 is
-	// refused here, test_sleepable by kernels since 6.11 (EINVAL). Older ones
-	// would let test_sleepable write through it.
+	// State points to the val of the struct bpf_dummy_ops_state that is the first
+	// argument. The program reads and writes it in place. If State is nil, the
+	// program gets NULL, which only test_1 can take. Run refuses test_2 without a
+	// state, and kernels since Linux 6.11 refuse test_sleepable (EINVAL). Older
+	// ones let test_sleepable write through the pointer.
 	State *int32
-	// Args are the arguments after the first: none for test_1 and
-	// test_sleepable, four for test_2 (EINVAL).
+	// Args are the arguments after the state: none for test_1 and test_sleepable,
+	// four for test_2 (EINVAL).
 	Args []uint64
 }
 
-// StructOpsResult is what is left after a run.
+// StructOpsResult is the result of a run.
 type StructOpsResult struct {
 	// Return is what the program returned.
 	Return int32

@@ -14,22 +14,22 @@ import (
 // Syscall runs a syscall program, once. Since Linux 5.14. See
 // bpf_prog_test_run_syscall in the kernel's net/bpf/test_run.c.
 //
-// The program may sleep; no signal or context ends the run. The kernel tells
-// no time for these programs.
+// The program may sleep. No signal and no context ends the run. The kernel does
+// not measure the time of these programs.
 type Syscall struct {
-	// Context is a pointer to the program's context, which the program reads
-	// and writes in place, or nil for a program that has none.
+	// Context is a pointer to the program's context, or nil if the program has
+	// none. The program reads and writes the context in place.
 	//
-	// What it points to has the same layout in C and in Go: integers with a
-	// size in their name, floats, and arrays and structs of these without
-	// implicit padding (put a field named _ where C pads), at most 65,535
-	// bytes, and at least as many as the program uses (EINVAL).
+	// The context must have the same layout in C and in Go. It may consist of
+	// integers with a size in their name, floats, and arrays and structs of these
+	// without implicit padding: add a field named _ where C pads. It has at most
+	// 65,535 bytes, and at least as many as the program uses (EINVAL).
 	Context any
 }
 
-// SyscallResult is what is left after a run.
+// SyscallResult is the result of a run.
 type SyscallResult struct {
-	// Return is the low half of what the program returned.
+	// Return is the low 32 bits of what the program returned.
 	Return int32
 }
 
@@ -54,7 +54,7 @@ func (r Syscall) Run(prog *ebpf.Program) (SyscallResult, error) {
 	return SyscallResult{Return: int32(a.retval)}, nil
 }
 
-// contextBytes is the memory that a context points to.
+// contextBytes returns the memory that a context points to.
 func contextBytes(ctx any) ([]byte, error) {
 	if ctx == nil {
 		return nil, nil
@@ -70,11 +70,11 @@ func contextBytes(ctx any) ([]byte, error) {
 	return unsafe.Slice((*byte)(v.UnsafePointer()), n), nil
 }
 
-// contextSizes keeps the sizes of the types that contextSize has passed.
+// contextSizes keeps the results of contextSize for the types that passed.
 var contextSizes sync.Map // of reflect.Type to uint32
 
-// contextSize is the size of what a pointer of type t points to, if C has the
-// same layout for it.
+// contextSize returns the size of what a pointer of type t points to, if it has
+// the same layout in C.
 func contextSize(t reflect.Type) (uint32, error) {
 	if n, ok := contextSizes.Load(t); ok {
 		return n.(uint32), nil
@@ -98,11 +98,11 @@ func contextSize(t reflect.Type) (uint32, error) {
 	return uint32(l.size), nil
 }
 
-// layout is how C on a 64-bit machine lays out a type, in bytes.
+// layout is the layout of a type in C on a 64-bit machine, in bytes.
 type layout struct{ size, align int }
 
-// cLayout gives the layout of a type that is the same in C and in Go, on 32
-// and on 64 bits, or says why there is none.
+// cLayout returns the layout of a type that has the same in C and in Go, on 32 and
+// on 64 bits, or an error that says why it has not.
 func cLayout(t reflect.Type) (layout, error) {
 	switch t.Kind() {
 	case reflect.Int8, reflect.Uint8, reflect.Int16, reflect.Uint16, reflect.Int32, reflect.Uint32,
@@ -122,7 +122,7 @@ func cLayout(t reflect.Type) (layout, error) {
 	return layout{}, fmt.Errorf("holds a value of type %s, which is no plain data", t)
 }
 
-// cStruct is cLayout of a struct.
+// cStruct is cLayout for structs.
 func cStruct(t reflect.Type) (layout, error) {
 	whole := layout{align: 1}
 	for i := range t.NumField() {

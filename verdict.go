@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// XDPAction is what an XDP program returned: enum xdp_action of linux/bpf.h.
-// The kernel hands back whatever the program returned, so values without a
-// name occur; a driver treats those as XDP_ABORTED.
+// XDPAction is what an XDP program returned: enum xdp_action of linux/bpf.h. The
+// kernel returns any number as it is. Drivers treat numbers without a name as
+// XDP_ABORTED.
 type XDPAction uint32
 
 const (
 	XDPAborted  XDPAction = 0 // drop, and fire the tracepoint xdp:xdp_exception
-	XDPDrop     XDPAction = 1
-	XDPPass     XDPAction = 2 // on to the network stack
-	XDPTX       XDPAction = 3 // out of the interface it came in
-	XDPRedirect XDPAction = 4 // to the target of bpf_redirect or bpf_redirect_map
+	XDPDrop     XDPAction = 1 // drop
+	XDPPass     XDPAction = 2 // pass on to the network stack
+	XDPTX       XDPAction = 3 // send out of the interface on which it arrived
+	XDPRedirect XDPAction = 4 // send to the target of bpf_redirect or bpf_redirect_map
 )
 
-// String gives the name in linux/bpf.h, such as "XDP_DROP".
+// String returns the name in linux/bpf.h, such as "XDP_DROP".
 func (a XDPAction) String() string {
 	return name(int64(a), "XDPAction", "XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_REDIRECT")
 }
@@ -35,22 +35,22 @@ func (a *XDPAction) UnmarshalText(text []byte) error {
 
 // TCVerdict is what a sched_cls or sched_act program returned: TC_ACT_* of
 // linux/pkt_cls.h, a signed number. A program on a tcx hook returns the same
-// numbers under the names TCX_NEXT (-1), TCX_PASS (0), TCX_DROP (2) and
-// TCX_REDIRECT (7).
+// numbers by the names TCX_NEXT (-1), TCX_PASS (0), TCX_DROP (2) and TCX_REDIRECT
+// (7).
 //
-// An opcode may stand in the upper four bits; see [TCVerdict.GotoChain].
+// The upper four bits may hold an opcode: see [TCVerdict.GotoChain].
 type TCVerdict int32
 
 const (
-	TCActUnspec     TCVerdict = -1 // the default action; for tcx: on to the next program
+	TCActUnspec     TCVerdict = -1 // the default action; on tcx, go on with the next program
 	TCActOK         TCVerdict = 0
 	TCActReclassify TCVerdict = 1
 	TCActShot       TCVerdict = 2 // drop
-	TCActPipe       TCVerdict = 3 // on to the next action
+	TCActPipe       TCVerdict = 3 // go on with the next action
 	TCActStolen     TCVerdict = 4
 	TCActQueued     TCVerdict = 5
 	TCActRepeat     TCVerdict = 6
-	TCActRedirect   TCVerdict = 7 // to the target of bpf_redirect
+	TCActRedirect   TCVerdict = 7 // send to the target of bpf_redirect
 	TCActTrap       TCVerdict = 8
 )
 
@@ -60,13 +60,13 @@ const (
 	tcActGotoChain = 2 << 28
 )
 
-// GotoChain gives the chain of a TC_ACT_GOTO_CHAIN verdict, and whether v is
-// one.
+// GotoChain returns the chain of a TC_ACT_GOTO_CHAIN verdict. It reports whether v
+// is one.
 func (v TCVerdict) GotoChain() (chain uint32, ok bool) {
 	return uint32(v) &^ tcActOpcode, uint32(v)&tcActOpcode == tcActGotoChain
 }
 
-// String gives the name in linux/pkt_cls.h, such as "TC_ACT_SHOT" or
+// String returns the name in linux/pkt_cls.h, such as "TC_ACT_SHOT" or
 // "TC_ACT_GOTO_CHAIN|3".
 func (v TCVerdict) String() string {
 	if v == TCActUnspec {
@@ -102,17 +102,17 @@ func (v *TCVerdict) UnmarshalText(text []byte) error {
 }
 
 // SocketFilterVerdict is how many bytes of the packet a socket filter keeps,
-// counted from where the program's data begins. 0 drops the packet; a number
-// over the packet's length keeps all of it.
+// counted from where the program's data begins. 0 drops the packet. A number larger
+// than the packet's length keeps all of it.
 type SocketFilterVerdict uint32
 
 // SocketFilterDrop keeps nothing.
 const SocketFilterDrop SocketFilterVerdict = 0
 
-// SocketFilterKeep keeps a packet of any length, as most filters say it.
+// SocketFilterKeep keeps a packet of any length. Most filters return this number.
 const SocketFilterKeep SocketFilterVerdict = 0xffffffff
 
-// String gives "drop", "keep" or "keep 42 bytes".
+// String returns "drop", "keep" or "keep 42 bytes".
 func (v SocketFilterVerdict) String() string {
 	switch v {
 	case SocketFilterDrop:
@@ -147,8 +147,8 @@ const (
 	CGroupSKBAllowCN CGroupSKBVerdict = 3 // allow, and notify the sender's transport of congestion
 )
 
-// String gives "drop", "allow", "drop+cn" or "allow+cn"; the UAPI has no names
-// for these verdicts.
+// String returns "drop", "allow", "drop+cn" or "allow+cn". The kernel's headers have
+// no names for these verdicts.
 func (v CGroupSKBVerdict) String() string {
 	return name(int64(v), "CGroupSKBVerdict", "drop", "allow", "drop+cn", "allow+cn")
 }
@@ -168,11 +168,11 @@ type LWTVerdict uint32
 const (
 	LWTOK       LWTVerdict = 0   // BPF_OK: go on
 	LWTDrop     LWTVerdict = 2   // BPF_DROP
-	LWTRedirect LWTVerdict = 7   // BPF_REDIRECT: to the target of bpf_redirect; lwt_xmit only
+	LWTRedirect LWTVerdict = 7   // BPF_REDIRECT: send to the target of bpf_redirect; lwt_xmit only
 	LWTReroute  LWTVerdict = 128 // BPF_LWT_REROUTE: look up the route again; lwt_in and lwt_xmit
 )
 
-// String gives the name in linux/bpf.h, such as "BPF_LWT_REROUTE".
+// String returns the name in linux/bpf.h, such as "BPF_LWT_REROUTE".
 func (v LWTVerdict) String() string { return bpfRetCode(uint32(v), "LWTVerdict") }
 
 // MarshalText returns what String does.
@@ -186,8 +186,8 @@ func (v *LWTVerdict) UnmarshalText(text []byte) error {
 // FlowDissectorVerdict is what a flow dissector returned: enum bpf_ret_code of
 // linux/bpf.h.
 //
-// Before Linux 6.1 the kernel does not hand the return value back, only
-// whether it was BPF_OK: [FlowDissectorNotOK] stands for all else there.
+// Before Linux 6.1 the kernel does not return the number itself, but only whether
+// it was BPF_OK. [FlowDissectorNotOK] stands for all other numbers there.
 type FlowDissectorVerdict int64
 
 const (
@@ -195,17 +195,17 @@ const (
 	FlowDissectorDrop     FlowDissectorVerdict = 2   // BPF_DROP: the packet could not be dissected
 	FlowDissectorContinue FlowDissectorVerdict = 129 // BPF_FLOW_DISSECTOR_CONTINUE: leave it to the kernel's own dissector
 
-	// FlowDissectorNotOK says that a kernel before 6.1 ran the program, and
-	// that it returned something other than BPF_OK.
+	// FlowDissectorNotOK means that the program returned something other than
+	// BPF_OK, on a kernel before 6.1.
 	FlowDissectorNotOK FlowDissectorVerdict = -1
 
-	// FlowDissectorUnknown says that the kernel answered 0 or 1, and that it
-	// could not be found out which of the two meanings those have on this
-	// kernel: that takes the privilege to load a program.
+	// FlowDissectorUnknown means that the kernel returned 0 or 1, and that it
+	// could not be found out what these mean on this kernel: that takes the
+	// privilege to load a program. Later runs ask again, ever more rarely.
 	FlowDissectorUnknown FlowDissectorVerdict = -2
 )
 
-// String gives the name in linux/bpf.h, such as "BPF_DROP", or "not BPF_OK" or
+// String returns the name in linux/bpf.h, such as "BPF_DROP", or "not BPF_OK" or
 // "unknown".
 func (v FlowDissectorVerdict) String() string {
 	switch v {
@@ -226,9 +226,9 @@ func (v *FlowDissectorVerdict) UnmarshalText(text []byte) error {
 		FlowDissectorNotOK, FlowDissectorUnknown)
 }
 
-// SkVerdict is the outcome of an sk_lookup program: enum sk_action of
-// linux/bpf.h. It is computed as on the hook: a program that picked a socket
-// passes.
+// SkVerdict is the outcome of an sk_lookup program: enum sk_action of linux/bpf.h.
+// The kernel computes it as on the hook: it is SkPass if the program picked a
+// socket.
 type SkVerdict uint32
 
 const (
@@ -236,7 +236,7 @@ const (
 	SkPass SkVerdict = 1
 )
 
-// String gives the name in linux/bpf.h, such as "SK_PASS".
+// String returns the name in linux/bpf.h, such as "SK_PASS".
 func (v SkVerdict) String() string { return name(int64(v), "SkVerdict", "SK_DROP", "SK_PASS") }
 
 // MarshalText returns what String does.
@@ -247,8 +247,7 @@ func (v *SkVerdict) UnmarshalText(text []byte) error {
 	return parse(v, text, "SkVerdict", SkDrop, SkPass)
 }
 
-// NFVerdict is what a netfilter program returned; the verifier lets such
-// programs return only these two.
+// NFVerdict is what a netfilter program returned. The verifier allows no others.
 type NFVerdict uint32
 
 const (
@@ -256,7 +255,7 @@ const (
 	NFAccept NFVerdict = 1
 )
 
-// String gives the name in linux/netfilter.h, such as "NF_ACCEPT".
+// String returns the name in linux/netfilter.h, such as "NF_ACCEPT".
 func (v NFVerdict) String() string { return name(int64(v), "NFVerdict", "NF_DROP", "NF_ACCEPT") }
 
 // MarshalText returns what String does.
@@ -267,7 +266,7 @@ func (v *NFVerdict) UnmarshalText(text []byte) error {
 	return parse(v, text, "NFVerdict", NFDrop, NFAccept)
 }
 
-// bpfRetCode names a value of enum bpf_ret_code.
+// bpfRetCode returns the name of a value of enum bpf_ret_code.
 func bpfRetCode(v uint32, typ string) string {
 	switch v {
 	case 0:

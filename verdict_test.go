@@ -1,9 +1,13 @@
 package progrun
 
 import (
+	"encoding"
+	"encoding/json"
 	"fmt"
 	"math"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestString has the names of all verdicts and enumerations, and of values that
@@ -77,5 +81,52 @@ func TestGotoChain(t *testing.T) {
 func TestCPU(t *testing.T) {
 	if OnCPU(0) == (CPU{}) {
 		t.Error("CPU 0 is the caller's")
+	}
+}
+
+// roundTrip marshals a value as text and back.
+func roundTrip[T interface {
+	comparable
+	String() string
+	encoding.TextMarshaler
+}, P interface {
+	*T
+	encoding.TextUnmarshaler
+}](t *testing.T, values ...T) {
+	t.Helper()
+	for _, v := range values {
+		text, err := json.Marshal(v)
+		if want, _ := json.Marshal(v.String()); err != nil || string(text) != string(want) {
+			t.Errorf("%v marshals as %s, %v", v, text, err)
+		}
+		var back T
+		if err := json.Unmarshal(text, &back); err != nil || back != v {
+			t.Errorf("%s came back as %v, %v", text, back, err)
+		}
+	}
+	for _, bad := range []string{"", "nonsense", fmt.Sprintf("%T(", *new(T))[len("progrun."):], fmt.Sprintf("%T(1", *new(T))[len("progrun."):], "keep 1 byte", "TC_ACT_JUMP|x", "TC_ACT_JUMP|268435456"} {
+		var back T
+		if err := P(&back).UnmarshalText([]byte(bad)); err == nil || back != *new(T) {
+			t.Errorf("%q was taken for %v", bad, back)
+		}
+	}
+}
+
+// TestTextOfVerdicts holds that everything that prints as a word is one in JSON too.
+func TestTextOfVerdicts(t *testing.T) {
+	roundTrip(t, XDPAborted, XDPDrop, XDPPass, XDPTX, XDPRedirect, 5, math.MaxUint32)
+	roundTrip(t, TCActUnspec, TCActOK, TCActReclassify, TCActShot, TCActPipe, TCActStolen, TCActQueued, TCActRepeat, TCActRedirect,
+		TCActTrap, 9, -2, math.MinInt32, math.MaxInt32, tcActGotoChain|3, tcActJump, tcActJump|0xfffffff)
+	roundTrip(t, SocketFilterDrop, SocketFilterKeep, 1, 42, math.MaxUint32-1)
+	roundTrip(t, CGroupSKBDrop, CGroupSKBAllow, CGroupSKBDropCN, CGroupSKBAllowCN, 4)
+	roundTrip(t, LWTOK, LWTDrop, LWTRedirect, LWTReroute, 129, 1)
+	roundTrip(t, FlowDissectorOK, FlowDissectorDrop, FlowDissectorContinue, FlowDissectorNotOK, FlowDissectorUnknown, 7, 128, 1, math.MaxUint32)
+	roundTrip(t, SkDrop, SkPass, 2)
+	roundTrip(t, NFDrop, NFAccept, 2)
+	roundTrip(t, SightWhole, SightPart, SightUnknown, 3)
+	roundTrip(t, RanNo, RanMaybe, RanYes, 255)
+	text, err := json.Marshal(&Error{Request: "XDP", Rule: "the program is nil", Err: unix.EINVAL})
+	if string(text) != `"progrun: XDP: the program is nil: invalid argument"` || err != nil {
+		t.Errorf("an error marshals as %s, %v", text, err)
 	}
 }

@@ -14,53 +14,55 @@ import (
 // IngressIfindex and RxQueueIndex since 5.15, and packets larger than about a
 // page since 5.18. See bpf_prog_test_run_xdp in the kernel's net/bpf/test_run.c.
 //
-// A packet that does not fit in the linear part, 3,520 bytes with pages of 4
-// KiB, continues in fragments of a page each, at most 17. A program loaded
-// without BPF_F_XDP_HAS_FRAGS does not see those, but the kernel runs it all the
-// same. The result's Sight says so.
+// A packet begins with its linear part, of at most 3,520 bytes with pages of 4
+// KiB. The rest of it lies in at most 17 fragments of a page each. The kernel
+// also runs programs that were loaded without BPF_F_XDP_HAS_FRAGS on packets with
+// fragments: their direct access ends with the linear part, but helpers such as
+// bpf_xdp_load_bytes and bpf_xdp_get_buff_len cover the fragments. The result's
+// Sight tells.
 type XDP struct {
-	// Packet is the frame, from its Ethernet header on: at least 14 bytes
-	// (EINVAL), at most 73,152 with pages of 4 KiB (ENOMEM).
+	// Packet is the frame, from its Ethernet header on. It has at least 14 bytes
+	// (EINVAL), and at most 73,152 with pages of 4 KiB (ENOMEM).
 	Packet []byte
-	// Metadata is what lies in front of the packet, between data_meta and
-	// data. Its length is a multiple of 4 (EINVAL), at most 32 bytes, 252
-	// since Linux 6.8, 216 since fixes of 2026.
+	// Metadata lies in front of the packet, between data_meta and data. Its
+	// length is a multiple of 4 (EINVAL) and at most 32 bytes, 252 since Linux
+	// 6.8, or 216 since fixes of 2026.
 	Metadata []byte
-	// IngressIfindex is the interface that the packet came in on, in the
-	// network namespace of the calling thread (ENODEV). 0 means loopback.
+	// IngressIfindex is the interface on which the packet arrived, in the network
+	// namespace of the calling thread (ENODEV). 0 means loopback.
 	IngressIfindex int
-	// RxQueueIndex is the receive queue of IngressIfindex, which must be set
-	// for any but 0 (EINVAL).
+	// RxQueueIndex is the receive queue of IngressIfindex. Any queue but 0 needs
+	// an IngressIfindex (EINVAL).
 	RxQueueIndex int
-	// LinearSize is how many bytes of the packet lie in the linear part: 0
-	// for as many as fit. Less than the packet's length since Linux 6.18 and
-	// some stable kernels: see [HaveXDPLinearSize].
+	// LinearSize is how many bytes of the packet lie in the linear part. 0 means
+	// as many as fit. It can be less than the packet's length since Linux 6.18
+	// and in some stable kernels: see [HaveXDPLinearSize].
 	LinearSize int
-	// Repeat is how often the program runs; 0 means once. The package
+	// Repeat is how often the program runs. 0 means once. The package
 	// documentation says what happens to the packet in between.
 	Repeat int
-	// Out is where Metadata and Packet of the result are written to, growing
-	// as by append. It may be nil.
+	// Out is the buffer for the result's Metadata and Packet. It grows as with
+	// append, and may be nil.
 	Out []byte
-	// NoOutput is for callers who want the action alone.
+	// NoOutput asks for the action only.
 	NoOutput bool
 }
 
-// XDPResult is what is left after a run.
+// XDPResult is the result of a run.
 type XDPResult struct {
+	// Action is what the program returned.
 	Action XDPAction
-	// Packet is the packet as it came out, and Metadata what then lay in
-	// front of it. Both lie in the Out of the request where that was large
-	// enough. Kernels without XDP contexts ([HaveXDPContext]) do not hand back
-	// metadata.
+	// Packet is the packet as the program left it, and Metadata what lay in front
+	// of it then. Both lie in the Out of the request if that was large enough.
+	// Kernels without XDP contexts ([HaveXDPContext]) do not return metadata.
 	Packet, Metadata []byte
-	// LinearSize is how many bytes of Packet were in the linear part, or 0
-	// where the kernel has no XDP contexts.
+	// LinearSize is how many bytes of Packet were in the linear part. It is 0 if
+	// the kernel has no XDP contexts.
 	LinearSize int
 	// PerRun is the kernel's mean time of one run.
 	PerRun time.Duration
-	// Sight is how much of Packet the program could see: if it came in
-	// fragments, that depends on the flags the program was loaded with.
+	// Sight says how much of the packet the program could see. Of a packet with
+	// fragments that depends on the flags with which the program was loaded.
 	Sight Sight
 }
 
@@ -142,13 +144,13 @@ func (r *XDP) attr(fd uint32, input, out, ctxIn, ctxOut []byte) attr {
 	return newAttr(fd, input, out, ctxIn, ctxOut, uint32(r.Repeat), 0)
 }
 
-// needsContext is whether the request says anything that only a context can.
+// needsContext reports whether the request says anything that takes a context.
 func (r *XDP) needsContext() bool {
 	return len(r.Metadata) > 0 || r.IngressIfindex != 0 || r.RxQueueIndex != 0 || r.LinearSize != 0
 }
 
-// context is the xdp_md of the request. data_end must be set whatever else is:
-// recent kernels take it for the size of the linear part, and 0 puts the whole
+// context returns the xdp_md of the request. It always sets data_end: recent
+// kernels take that for the size of the linear part, and 0 would put the whole
 // packet in fragments.
 func (r *XDP) context() xdpMD {
 	linear := r.LinearSize
@@ -163,8 +165,8 @@ func (r *XDP) context() xdpMD {
 	}
 }
 
-// check refuses what the kernel would take for something else, or harm itself
-// with.
+// check rejects requests that the kernel would misread, and those that trip known
+// kernel bugs.
 func (r *XDP) check() error {
 	if err := atLeastEthernet("XDP", len(r.Packet)); err != nil {
 		return err
@@ -191,9 +193,9 @@ func (r *XDP) check() error {
 	return r.checkFragments()
 }
 
-// checkFragments refuses an interface together with too many fragments: before
-// ec69daabe454 (6.19, and stable kernels of 2026) the kernel then lost a
-// reference to the interface, which could never be deleted again.
+// checkFragments rejects an interface together with too many fragments. Kernels
+// before ec69daabe454 (6.19, and stable kernels of 2026) then lose a reference to
+// the interface, which can never be deleted again.
 func (r *XDP) checkFragments() error {
 	if r.IngressIfindex == 0 {
 		return nil
@@ -205,7 +207,7 @@ func (r *XDP) checkFragments() error {
 	return nil
 }
 
-// linearSize is how much of the packet is linear at most.
+// linearSize returns how much of the packet can be linear.
 func (r *XDP) linearSize() int {
 	linear := pageSize - xdpHeadroom - minTailroom
 	if r.LinearSize != 0 {

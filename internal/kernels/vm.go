@@ -293,7 +293,7 @@ func (a *cpio) copyPackage(p testPackage, dest string) error {
 	}
 	a.dir(dest)
 	a.file(path.Join(dest, "package.test"), 0o755, binary)
-	for _, name := range []string{"README.md", "RULES.md", "testdata"} {
+	for _, name := range []string{"README.md", "docs", "testdata"} {
 		err := a.copyTree(filepath.Join(p.dir, name), path.Join(dest, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
