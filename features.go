@@ -8,6 +8,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 )
 
 // lacks reports whether a probe said no, rather than that it could not tell.
@@ -73,7 +74,7 @@ func (p *probe) find() error {
 	}
 	prog, err := loadProbe(p.typ, insns)
 	switch {
-	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, syscall.EINVAL):
+	case lacksPrograms(err):
 		p.known.Store(no)
 		return nil
 	case err != nil:
@@ -114,6 +115,21 @@ func (r *retry) do(attempt func() bool) {
 		r.skip.Store(r.pause)
 		r.pause = min(2*r.pause+1, 1023)
 	}
+}
+
+// lacksPrograms reports whether err, from an attempt to load a program that does
+// nothing, means that the kernel has no programs of that type. If so, a program of
+// the oldest type still loads.
+func lacksPrograms(err error) bool {
+	if !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, btf.ErrNotFound) {
+		return false
+	}
+	oldest, err := nothing(ebpf.SocketFilter)
+	if err != nil {
+		return !supported
+	}
+	oldest.Close()
+	return true
 }
 
 func nothingInsns() asm.Instructions {

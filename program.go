@@ -1,14 +1,12 @@
 package progrun
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"syscall"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 )
 
 // programTypes is a set of program types, one bit each.
@@ -115,9 +113,9 @@ func wrongType(request string, have ebpf.ProgramType, want programTypes) error {
 // typeKnown keeps the answers of HaveProgramRun.
 var typeKnown [64]answer
 
-// HaveProgramRun finds out whether the kernel can run programs of a type. See
-// [HaveXDPContext] for what it returns. A type for which there is no request
-// is one that no kernel runs.
+// HaveProgramRun reports whether the kernel can run programs of a type. See
+// [HaveXDPContext] for what it returns. No kernel runs programs of a type for
+// which there is no request.
 func HaveProgramRun(t ebpf.ProgramType) error {
 	if kindOf(t).request == "" {
 		return &Error{Request: t.String() + " programs", Rule: "no kernel is known to run them", Err: unsupported{enotsupp}}
@@ -144,7 +142,7 @@ func canRun(t ebpf.ProgramType) (uint32, error) {
 	}
 	prog, err := nothing(t)
 	switch {
-	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, syscall.EINVAL), errors.Is(err, btf.ErrNotFound):
+	case lacksPrograms(err):
 		return no, nil
 	case err != nil:
 		return unknown, fmt.Errorf("load a program to ask with: %w", err)

@@ -129,7 +129,11 @@ func askForBatchSize() (known uint32, errno syscall.Errno) {
 		return known, 0
 	}
 	a := newAttr(^uint32(0), nil, nil, nil, nil, 0, 0)
-	if errno = a.probe(); errno != syscall.EBADF {
+	switch errno = a.probe(); errno {
+	case syscall.EBADF:
+	case enotsupp: // not on Linux
+		return no, 0
+	default:
 		return unknown, errno
 	}
 	a.batchSize = 1

@@ -91,6 +91,17 @@ func TestSKBYoungerFields(t *testing.T) {
 	}
 }
 
+// TestSKBHWTStampLacking has a kernel whose context ends before HWTStampNS say so.
+func TestSKBHWTStampLacking(t *testing.T) {
+	o := load(t, "tc", "tc_mark")
+	_, err := TC{Packet: frame(64), Context: SKB{HWTStampNS: 1 << 40}}.Run(o.Program)
+	if err == nil {
+		t.Skip("this kernel has it")
+	}
+	wantError(t, err, "progrun: TC.Context.HWTStampNS: 1099511627776: this kernel's context ends before this field (Linux 5.16): not supported", ebpf.ErrNotSupported, RanNo)
+	wantError(t, err, "", unix.E2BIG, RanNo)
+}
+
 // TestTCFields shows what the program sees of a context.
 func TestTCFields(t *testing.T) {
 	o := load(t, "tc", "tc_fields")
