@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The first and only process of a virtual machine: runs the tests, writes what
-# they print to the second serial port, between lines that start with ##, and
-# turns the machine off. The first port is the kernel's console.
+# they print to the second port, between lines that start with ##, and turns the
+# machine off. The first port is the kernel's console.
 
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root TMPDIR=/tmp PROGRUN_REQUIRE=1 PROGRUN_KERNEL_MATRIX=1
@@ -22,9 +22,7 @@ while read -r module; do
 done </modules/order
 ip link set lo up
 
-# Raw, so that the port changes nothing in the tests' output.
-stty raw </dev/ttyS1
-exec >/dev/ttyS1 2>&1
+exec >/dev/vport0p1 2>&1
 echo "##booted $(cut -d ' ' -f 1 /proc/uptime)"
 
 set --

@@ -3,12 +3,18 @@
 //
 //	go run ./internal/kernels [flags]
 //
-// The kernels are the machine's own, on which the tests run first and alone,
-// and Debian's cloud kernels 5.10, 6.1, 6.12 and the newest that Debian has,
-// each booted in QEMU with the module's test binaries as its whole user space.
+// The kernels are the machine's own, on which the tests run first and alone, and
+// these of Debian's, each booted in QEMU with the module's test binaries as its
+// whole user space:
+//
+//   - amd64: the cloud kernels 5.10, 6.1, 6.12 and the newest that Debian has
+//   - arm64: 6.12 with pages of 4 KiB, and 6.12-16k with pages of 16 KiB
+//   - s390x, a big-endian machine: 6.1
+//
 // The packages come from the Debian archive that apt already uses, with apt's
-// own checks, and are kept in the user's cache directory. Nothing is installed
-// and apt's own state is left alone.
+// own checks, and are kept in the user's cache directory: what has booted once
+// boots without the network. Nothing is installed and apt's own state is left
+// alone.
 //
 // Every test runs as root with PROGRUN_REQUIRE=1. In a virtual machine
 // PROGRUN_KERNEL_MATRIX=1 is set too: emulation is slow, so tests leave out what
@@ -19,30 +25,33 @@
 // program types in README.md differs from what TestProgramTypes found. A run on
 // chosen kernels does not ask that every test passes somewhere, and a run of
 // chosen kernels or tests compares only those cells of the README that it ran.
+// 32-bit binaries are not compared with it.
 //
 // The flags are:
 //
 //	-kernel list
 //		run on these kernels only: a comma-separated list of series such as
-//		5.10, of "host", and of "newest"
+//		5.10, of "host", and of "newest"; after a series or "newest" of arm64,
+//		"-16k" asks for pages of 16 KiB
 //	-run regexp
 //		run only the tests that match, as with go test
 //	-v
 //		list every subtest, not just those which failed or skipped somewhere
 //	-goarch name
-//		test binaries for this architecture in place of amd64, such as 386;
-//		then nothing is compared with the README, and a test need not pass
-//		anywhere
+//		run on kernels of this architecture only: amd64, arm64, s390x, or 386
+//		for 32-bit test binaries on amd64's kernels; with -kernel, amd64 unless
+//		given
 //	-write
 //		write the table of program types into README.md
 //	-timeout duration
 //		give each kernel this long (default 10m)
 //	-accel name
-//		have QEMU use this accelerator (default "tcg,thread=multi"; "kvm" is
-//		faster where it works)
+//		have QEMU use this accelerator for amd64 (default "tcg,thread=multi";
+//		"kvm" is faster where it works)
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -59,8 +68,8 @@ import (
 	"time"
 )
 
-// wanted names the kernels of a full run.
-const wanted = "host,5.10,6.1,6.12,newest"
+// defaultAccel emulates every instruction, which works for any architecture.
+const defaultAccel = "tcg,thread=multi"
 
 // machines is how many virtual machines run at a time.
 const machines = 2
@@ -75,18 +84,29 @@ type options struct {
 	accel   string
 }
 
-// partial says whether the run leaves out kernels or tests.
-func (o options) partial() bool { return o.kernels != "" || o.run != "" }
+// chosen reports whether the run is on chosen kernels.
+func (o options) chosen() bool { return o.kernels != "" || o.goarch != "" }
+
+// partial reports whether the run leaves out kernels or tests.
+func (o options) partial() bool { return o.chosen() || o.run != "" }
+
+// accelFor is the accelerator for virtual machines of an architecture.
+func (o options) accelFor(a *arch) string {
+	if a.goarch == native {
+		return o.accel
+	}
+	return defaultAccel
+}
 
 func main() {
 	var opts options
-	flag.StringVar(&opts.kernels, "kernel", "", "run on these kernels only: a comma-separated `list` of series such as 5.10, of \"host\", and of \"newest\"; a test need then not pass anywhere, and only these columns of the README are compared")
+	flag.StringVar(&opts.kernels, "kernel", "", "run on these kernels only: a comma-separated `list` of series such as 5.10, of \"host\", and of \"newest\"; \"-16k\" after one asks for pages of 16 KiB")
 	flag.StringVar(&opts.run, "run", "", "run only the tests that match `regexp`; only the rows of the README that it covers are compared")
-	flag.StringVar(&opts.goarch, "goarch", "", "test binaries for this `architecture` in place of amd64, such as 386; then nothing is compared with the README, and a test need not pass anywhere")
+	flag.StringVar(&opts.goarch, "goarch", "", "run on kernels of this `architecture` only: amd64, arm64, s390x, or 386 for 32-bit test binaries on amd64's kernels")
 	flag.BoolVar(&opts.verbose, "v", false, "list every subtest, not just those which failed or skipped somewhere")
 	flag.BoolVar(&opts.write, "write", false, "write the table of program types into README.md")
 	flag.DurationVar(&opts.timeout, "timeout", 10*time.Minute, "give each kernel this long")
-	flag.StringVar(&opts.accel, "accel", "tcg,thread=multi", "have QEMU use this accelerator `name`; kvm is faster where it works")
+	flag.StringVar(&opts.accel, "accel", defaultAccel, "have QEMU use this accelerator `name` for amd64; kvm is faster where it works")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -105,8 +125,8 @@ func main() {
 
 // run reports whether every kernel passed. An error means that it could not tell.
 func run(ctx context.Context, opts options) (bool, error) {
-	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		return false, fmt.Errorf("the kernels are Linux on amd64, and so must this machine be, which is %s on %s", runtime.GOOS, runtime.GOARCH)
+	if runtime.GOOS != "linux" || runtime.GOARCH != native {
+		return false, fmt.Errorf("this machine must be Linux on amd64, and is %s on %s", runtime.GOOS, runtime.GOARCH)
 	}
 	start := time.Now()
 	dir, err := os.MkdirTemp("", "kernels-")
@@ -119,17 +139,17 @@ func run(ctx context.Context, opts options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	s, err := buildSuite(ctx, dir, opts)
+	suites, err := buildSuites(ctx, dir, targets, opts)
 	if err != nil {
 		return false, err
 	}
-	reports, err := runAll(ctx, targets, s, dir, opts)
+	reports, err := runAll(ctx, targets, suites, dir, opts)
 	if err != nil {
 		return false, err
 	}
 	ok, same := printReports(os.Stdout, reports, opts), true
-	if opts.goarch == "" {
-		same, err = checkReadme(os.Stdout, filepath.Join(s.root, "README.md"), reports, opts)
+	if opts.goarch != "386" {
+		same, err = checkReadme(os.Stdout, filepath.Join(suites[targets[0].arch].root, "README.md"), reports, opts)
 	}
 	fmt.Printf("\nThis took %s.\n", time.Since(start).Round(time.Second))
 	return ok && same, err
@@ -137,56 +157,88 @@ func run(ctx context.Context, opts options) (bool, error) {
 
 // A target is a kernel to run on: the machine's own, or one in packages.
 type target struct {
-	series  string
+	arch    *arch
+	kernel  string // its name, as -kernel has it
 	version string // as the package or, on the host, uname -r has it
 	host    bool
 	debs    []string
 }
 
-// name is how the table and messages call the target.
+// column is how tables about kernels call the target.
+func (t target) column() string { return columnName(t.kernel, t.arch.goarch) }
+
+// name is how the table of tests and messages call the target.
 func (t target) name() string {
 	if t.host {
-		return t.series + " (host)"
+		return t.column() + " (host)"
 	}
-	return t.series
+	return t.column()
 }
 
-// pickTargets finds the kernels that opts asks for, oldest first, and fetches
-// the packages of those that run in a virtual machine.
+// pickTargets finds the kernels that opts asks for, in the order of their
+// columns, and fetches the packages of those that run in a virtual machine.
 func pickTargets(ctx context.Context, opts options) ([]target, error) {
+	var targets []target
+	for _, a := range archs {
+		names, err := opts.kernelsOf(a)
+		if err != nil {
+			return nil, err
+		}
+		ts, err := pickKernels(ctx, a, names)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, ts...)
+	}
+	return sortTargets(targets), nil
+}
+
+// kernelsOf lists the kernels of an architecture that a run is asked for.
+func (o options) kernelsOf(a *arch) ([]string, error) {
+	if o.chosen() {
+		if wanted, err := kernelArch(cmp.Or(o.goarch, native)); wanted != a {
+			return nil, err
+		}
+	}
+	switch {
+	case o.kernels != "":
+		return strings.FieldsFunc(o.kernels, func(r rune) bool { return r == ',' || r == ' ' }), nil
+	case a.goarch == native:
+		return append([]string{"host"}, a.kernels...), nil
+	}
+	return a.kernels, nil
+}
+
+// pickKernels finds the named kernels of an architecture.
+func pickKernels(ctx context.Context, a *arch, names []string) ([]target, error) {
 	host, err := hostTarget()
 	if err != nil {
 		return nil, err
 	}
-	list := opts.kernels
-	if list == "" {
-		list = wanted
-	}
 	var targets []target
-	var series []string
-	for _, name := range strings.Split(list, ",") {
-		name = strings.TrimSpace(name)
-		// A series that a full run boots is never taken from the host.
-		if name == "host" || name == host.series && !slices.Contains(strings.Split(wanted, ","), name) {
+	var guests []string
+	for _, name := range names {
+		// A kernel that a full run boots is never the host's.
+		if name == "host" || name == host.kernel && a == host.arch && !slices.Contains(a.kernels, name) {
+			if a != host.arch {
+				return nil, fmt.Errorf("this machine does not run binaries for %s", a.goarch)
+			}
 			targets = append(targets, host)
 		} else {
-			series = append(series, name)
+			guests = append(guests, name)
 		}
 	}
 	if len(targets) > 0 && os.Geteuid() != 0 {
 		return nil, errors.New("the tests load BPF programs into this machine's kernel: run this as root, or leave the host out with -kernel")
 	}
-	if len(series) > 0 {
-		if err := checkTools(); err != nil {
-			return nil, err
-		}
-		guests, err := fetchKernels(ctx, series)
-		if err != nil {
-			return nil, err
-		}
-		targets = append(targets, guests...)
+	if len(guests) == 0 {
+		return targets, nil
 	}
-	return sortTargets(targets), nil
+	if err := checkTools(a); err != nil {
+		return nil, err
+	}
+	fetched, err := fetchKernels(ctx, a, guests)
+	return append(targets, fetched...), err
 }
 
 // hostTarget is the kernel of this machine.
@@ -195,16 +247,22 @@ func hostTarget() (target, error) {
 	if err != nil {
 		return target{}, err
 	}
+	a, err := kernelArch(native)
 	version := strings.TrimSpace(string(release))
-	return target{series: seriesOf(version), version: version, host: true}, nil
+	return target{arch: a, kernel: seriesOf(version), version: version, host: true}, err
+}
+
+// sortTargets orders targets by their columns, without those named twice.
+func sortTargets(targets []target) []target {
+	slices.SortStableFunc(targets, func(a, b target) int { return compareColumns(a.column(), b.column()) })
+	return slices.CompactFunc(targets, func(a, b target) bool { return a.name() == b.name() })
 }
 
 // checkTools says which packages the virtual machines lack.
-func checkTools() error {
+func checkTools(a *arch) error {
 	var missing []string
 	for _, tool := range []struct{ name, pkg string }{
-		{"qemu-system-x86_64", "qemu-system-x86"},
-		{"busybox", "busybox-static"},
+		{a.qemu, a.qemuPackage},
 		{"xz", "xz-utils"},
 		{"dpkg-deb", "dpkg"},
 		{"apt-get", "apt"},
@@ -233,12 +291,12 @@ type report struct {
 
 // runAll runs the suite on the host, alone, since tests measure speed there,
 // and then on the others, some at a time.
-func runAll(ctx context.Context, targets []target, s *suite, dir string, opts options) ([]*report, error) {
+func runAll(ctx context.Context, targets []target, suites map[*arch]*suite, dir string, opts options) ([]*report, error) {
 	reports := make([]*report, len(targets))
 	errs := make([]error, len(targets))
 	one := func(i int, run func(context.Context, target, *suite, string, options) (*report, error)) {
 		start := time.Now()
-		reports[i], errs[i] = run(ctx, targets[i], s, dir, opts)
+		reports[i], errs[i] = run(ctx, targets[i], suites[targets[i].arch], dir, opts)
 		if errs[i] != nil {
 			errs[i] = fmt.Errorf("%s: %w", targets[i].name(), errs[i])
 			return
@@ -269,7 +327,7 @@ func runAll(ctx context.Context, targets []target, s *suite, dir string, opts op
 
 // summary is one line about the report: which kernel, and how long it took.
 func (r *report) summary() string {
-	line := fmt.Sprintf("%-12s %s: ", r.name(), r.version)
+	line := fmt.Sprintf("%-15s %s: ", r.name(), r.version)
 	if !r.host {
 		line += fmt.Sprintf("booted in %s, ", r.boot.Round(100*time.Millisecond))
 	}

@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -25,10 +25,10 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 // listsAge is how long the archive's package lists are taken as they are.
 const listsAge = 24 * time.Hour
 
-// fetchKernels fetches the newest kernel of each series. Where that has left
+// fetchKernels fetches the newest package of each kernel. Where that has left
 // the archive since its lists were read, they are read again.
-func fetchKernels(ctx context.Context, series []string) ([]target, error) {
-	a, err := openArchive(ctx)
+func fetchKernels(ctx context.Context, arch *arch, names []string) ([]target, error) {
+	a, err := openArchive(ctx, arch)
 	if err != nil {
 		return nil, err
 	}
@@ -36,30 +36,32 @@ func fetchKernels(ctx context.Context, series []string) ([]target, error) {
 	if err != nil {
 		return nil, err
 	}
-	targets, err := a.fetchAll(ctx, series)
+	targets, err := a.fetchAll(ctx, names)
 	if err == nil || fresh || ctx.Err() != nil {
 		return targets, err
 	}
 	if _, err := a.refresh(ctx, 0); err != nil {
 		return nil, err
 	}
-	return a.fetchAll(ctx, series)
+	return a.fetchAll(ctx, names)
 }
 
-// An archive is Debian's, seen through an apt configuration of its own.
+// An archive is Debian's for one architecture, seen through an apt configuration
+// of its own.
 type archive struct {
-	dir  string // holds the configuration, the lists, and a directory a series
+	arch *arch
+	dir  string // holds the configuration, the lists, and a directory a kernel
 	conf string
 }
 
 // openArchive prepares the archive in the user's cache directory.
-func openArchive(ctx context.Context) (*archive, error) {
+func openArchive(ctx context.Context, arch *arch) (*archive, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(cache, "progrun", "kernels")
-	a := &archive{dir: dir, conf: filepath.Join(dir, "apt.conf")}
+	dir := filepath.Join(cache, "progrun", "kernels", arch.deb)
+	a := &archive{arch: arch, dir: dir, conf: filepath.Join(dir, "apt.conf")}
 	return a, a.configure(ctx)
 }
 
@@ -95,16 +97,17 @@ func (a *archive) configure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sources := sourcesStanza(main, "bullseye", "bookworm", "bookworm-backports", "sid")
+	sources := sourcesStanza(main, a.arch.suites...)
 	if security != "" {
-		sources += "\n" + sourcesStanza(security, "bullseye-security", "bookworm-security")
+		sources += "\n" + sourcesStanza(security, a.arch.security...)
 	}
 	if err := os.WriteFile(filepath.Join(a.dir, "debian.sources"), []byte(sources), 0o644); err != nil {
 		return err
 	}
 	// The machine's hooks after an update are for its own lists. Without the
 	// sandbox user, apt can write here as whoever runs it.
-	conf := fmt.Sprintf(`APT::Architecture "amd64";
+	conf := fmt.Sprintf(`APT::Architecture "%[2]s";
+APT::Architectures { "%[2]s"; };
 APT::Sandbox::User "root";
 Dir::Etc::sourcelist "%[1]s/debian.sources";
 Dir::Etc::sourceparts "-";
@@ -115,7 +118,7 @@ Acquire::Retries "3";
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
 #clear DPkg::Post-Invoke;
-`, a.dir)
+`, a.dir, a.arch.deb)
 	return os.WriteFile(a.conf, []byte(conf), 0o644)
 }
 
@@ -168,15 +171,20 @@ type debPackage struct {
 	name, version, filename, sha256, depends string
 }
 
-// packages lists the archive's cloud kernels and the packages they are split in.
+// packages lists the archive's kernels, the packages they are split in, and the
+// shell of the virtual machines.
 func (a *archive) packages(ctx context.Context) ([]debPackage, error) {
 	list, err := output(exec.CommandContext(ctx, "apt-cache", "-c", a.conf, "show",
-		`^linux-(image|binary|modules)-[0-9].*-cloud-amd64$`))
+		"^linux-(image|binary|modules)-[0-9].*-("+strings.Join(slices.Sorted(maps.Values(a.arch.flavours)), "|")+")$",
+		"^"+shell+"$"))
 	if err != nil {
 		return nil, err
 	}
 	return parsePackages(list), nil
 }
+
+// shell is the package with the virtual machines' shell, a static program.
+const shell = "busybox-static"
 
 func parsePackages(list string) []debPackage {
 	var all []debPackage
@@ -197,6 +205,10 @@ func parsePackages(list string) []debPackage {
 				p.depends = value
 			}
 		}
+		// The archive leaves an epoch out of the names of its files, apt-get does not.
+		if epoch, _, ok := strings.Cut(p.version, ":"); ok {
+			p.filename = strings.Replace(p.filename, "_", "_"+epoch+"%3a", 1)
+		}
 		if p.name != "" && p.sha256 != "" {
 			all = append(all, p)
 		}
@@ -204,12 +216,14 @@ func parsePackages(list string) []debPackage {
 	return all
 }
 
-// imageName is the name of a kernel; linux-image-6.12-cloud-amd64 and the like
-// only point to one.
-var imageName = regexp.MustCompile(`^linux-image-(\d+\.\d+)\.\S*-cloud-amd64$`)
+// imageName begins the name of a kernel; linux-image-6.12-cloud-amd64 and the
+// like only point to one.
+var imageName = regexp.MustCompile(`^linux-image-(\d+\.\d+)\.`)
 
-func (p debPackage) series() string {
-	if m := imageName.FindStringSubmatch(p.name); m != nil {
+// series returns the series of a kernel of this flavour, or "" for any other
+// package.
+func (p debPackage) series(flavour string) string {
+	if m := imageName.FindStringSubmatch(p.name); m != nil && strings.HasSuffix(p.name, "-"+flavour) {
 		return m[1]
 	}
 	return ""
@@ -230,83 +244,76 @@ func (p debPackage) parts(all []debPackage) []debPackage {
 	return parts
 }
 
-// seriesOf cuts a kernel's release to its series: 5.10 of 5.10.0-46-cloud-amd64.
-func seriesOf(release string) string {
-	parts := strings.SplitN(release, ".", 3)
-	if len(parts) < 3 {
-		return release
-	}
-	return parts[0] + "." + parts[1]
-}
-
-// compareSeries orders 5.10 after 5.9.
-func compareSeries(a, b string) int {
-	numbers := func(s string) []int {
-		var ns []int
-		for part := range strings.SplitSeq(s, ".") {
-			n, _ := strconv.Atoi(part)
-			ns = append(ns, n)
-		}
-		return ns
-	}
-	return slices.Compare(numbers(a), numbers(b))
-}
-
-func newestSeries(all []debPackage) string {
+func newestSeries(all []debPackage, flavour string) string {
 	newest := ""
 	for _, p := range all {
-		if s := p.series(); compareSeries(s, newest) > 0 {
+		if s := p.series(flavour); compareSeries(s, newest) > 0 {
 			newest = s
 		}
 	}
 	return newest
 }
 
-// sortTargets orders targets from the oldest, without those named twice.
-func sortTargets(targets []target) []target {
-	slices.SortStableFunc(targets, func(a, b target) int { return compareSeries(a.series, b.series) })
-	return slices.CompactFunc(targets, func(a, b target) bool { return a.name() == b.name() })
-}
-
-// fetchAll fetches the newest kernel of each series.
-func (a *archive) fetchAll(ctx context.Context, series []string) ([]target, error) {
+// fetchAll fetches the named kernels, and their shell.
+func (a *archive) fetchAll(ctx context.Context, names []string) ([]target, error) {
 	all, err := a.packages(ctx)
 	if err != nil {
 		return nil, err
 	}
+	shells := slices.DeleteFunc(slices.Clone(all), func(p debPackage) bool { return p.name != shell })
+	_, busybox, err := a.fetchNewest(ctx, shell, shells, all)
+	if err != nil {
+		return nil, err
+	}
 	var targets []target
-	for _, s := range series {
-		if s == "newest" {
-			s = newestSeries(all)
-		}
-		t, err := a.fetchSeries(ctx, all, s)
+	for _, name := range names {
+		t, err := a.fetchKernel(ctx, name, all)
 		if err != nil {
 			return nil, err
 		}
+		t.debs = append(t.debs, busybox...)
 		targets = append(targets, t)
 	}
 	return targets, nil
 }
 
-// fetchSeries fetches the newest kernel of a series, or the next that it can.
-func (a *archive) fetchSeries(ctx context.Context, all []debPackage, series string) (target, error) {
-	kernels := slices.DeleteFunc(slices.Clone(all), func(p debPackage) bool { return p.series() != series })
-	if len(kernels) == 0 {
-		return target{}, fmt.Errorf("the archive has no cloud kernel %s", series)
+// fetchKernel fetches a kernel by the name that -kernel has.
+func (a *archive) fetchKernel(ctx context.Context, name string, all []debPackage) (target, error) {
+	series, flavour, err := a.arch.flavour(name)
+	if err != nil {
+		return target{}, err
 	}
-	slices.SortFunc(kernels, func(p, q debPackage) int { return -compareVersions(ctx, p.version, q.version) })
-	var errs []error
-	for _, k := range kernels {
-		debs, err := a.fetch(ctx, series, k.parts(all))
+	if series == "newest" {
+		series = newestSeries(all, flavour)
+		name = strings.Replace(name, "newest", series, 1)
+	}
+	kernels := slices.DeleteFunc(slices.Clone(all), func(p debPackage) bool { return p.series(flavour) != series })
+	version, debs, err := a.fetchNewest(ctx, name, kernels, all)
+	return target{arch: a.arch, kernel: name, version: version, debs: debs}, err
+}
+
+// fetchNewest fetches the newest of several packages, with its parts, or the next
+// that it can. Where none can be had, what an earlier run has put into the cache
+// will do. It returns the version and the names of the files.
+func (a *archive) fetchNewest(ctx context.Context, name string, packages, all []debPackage) (string, []string, error) {
+	slices.SortFunc(packages, func(p, q debPackage) int { return -compareVersions(ctx, p.version, q.version) })
+	errs := []error{fmt.Errorf("%s of %s cannot be had from the archive", name, a.arch.deb)}
+	for _, p := range packages {
+		debs, err := a.fetch(ctx, name, p.parts(all))
 		if err == nil {
-			return target{series: series, version: k.version, debs: debs}, nil
+			return p.version, debs, nil
 		}
 		if errs = append(errs, err); ctx.Err() != nil {
 			break
 		}
-		fmt.Fprintf(os.Stderr, "kernels: %s %s cannot be had, trying an older one: %v\n", k.name, k.version, err)
+		fmt.Fprintf(os.Stderr, "kernels: %s %s cannot be had, trying an older one: %v\n", p.name, p.version, err)
 	}
-	return target{}, errors.Join(errs...)
+	if debs, err := filepath.Glob(filepath.Join(a.dir, name, "*.deb")); err == nil && len(debs) > 0 && ctx.Err() == nil {
+		version := strings.Split(filepath.Base(debs[0]), "_")[1]
+		fmt.Fprintf(os.Stderr, "kernels: the archive has no %s of %s, taking %s from the cache\n", name, a.arch.deb, version)
+		return version, debs, nil
+	}
+	return "", nil, errors.Join(errs...)
 }
 
 // compareVersions orders versions by dpkg's rules.
@@ -323,37 +330,51 @@ func compareVersions(ctx context.Context, a, b string) int {
 	return 0
 }
 
-// fetch downloads those packages of a series that the cache lacks and drops the
+// fetch downloads a package in parts, unless the cache has it, and then drops the
 // older ones. apt-get checks what it downloads; what the cache holds is checked
 // against the lists too.
-func (a *archive) fetch(ctx context.Context, series string, parts []debPackage) ([]string, error) {
-	dir := filepath.Join(a.dir, series)
+func (a *archive) fetch(ctx context.Context, name string, parts []debPackage) ([]string, error) {
+	dir := filepath.Join(a.dir, name)
 	partial := filepath.Join(dir, "partial")
 	if err := os.MkdirAll(partial, 0o755); err != nil {
 		return nil, err
 	}
-	var debs []string
+	var debs, fetched []string
 	for _, p := range parts {
-		deb := filepath.Join(dir, p.filename)
-		debs = append(debs, deb)
-		if p.matches(deb) {
+		debs = append(debs, filepath.Join(dir, p.filename))
+		if p.matches(filepath.Join(dir, p.filename)) {
 			continue
 		}
-		fmt.Fprintf(os.Stderr, "fetching %s %s\n", p.name, p.version)
-		cmd := exec.CommandContext(ctx, "apt-get", "-c", a.conf, "-q", "download", p.name+"="+p.version)
-		cmd.Dir = partial
-		if _, err := output(cmd); err != nil {
+		if err := a.download(ctx, partial, p); err != nil {
 			return nil, err
 		}
-		got := filepath.Join(partial, p.filename)
-		if !p.matches(got) {
-			return nil, errors.Join(fmt.Errorf("%s is not what the package lists promise", p.filename), os.Remove(got))
-		}
-		if err := os.Rename(got, deb); err != nil {
+		fetched = append(fetched, p.filename)
+	}
+	// The cache never holds a part without the others.
+	for _, file := range fetched {
+		if err := os.Rename(filepath.Join(partial, file), filepath.Join(dir, file)); err != nil {
 			return nil, err
 		}
 	}
 	return debs, dropOthers(dir, debs)
+}
+
+// download fetches a package into a directory, unless it is there.
+func (a *archive) download(ctx context.Context, dir string, p debPackage) error {
+	deb := filepath.Join(dir, p.filename)
+	if p.matches(deb) {
+		return nil
+	}
+	fmt.Fprintf(os.Stderr, "fetching %s %s of %s\n", p.name, p.version, a.arch.deb)
+	cmd := exec.CommandContext(ctx, "apt-get", "-c", a.conf, "-q", "download", p.name+"="+p.version)
+	cmd.Dir = dir
+	if _, err := output(cmd); err != nil {
+		return err
+	}
+	if !p.matches(deb) {
+		return errors.Join(fmt.Errorf("%s is not what the package lists promise", p.filename), os.Remove(deb))
+	}
+	return nil
 }
 
 func dropOthers(dir string, keep []string) error {
@@ -387,6 +408,7 @@ func (p debPackage) matches(name string) bool {
 type kernel struct {
 	image   []byte
 	modules map[string][]byte // by name, as the package has them
+	shell   []byte
 }
 
 // readKernel reads the kernel out of its packages.
@@ -397,8 +419,8 @@ func readKernel(ctx context.Context, debs []string) (*kernel, error) {
 			return nil, fmt.Errorf("%s: %w", filepath.Base(deb), err)
 		}
 	}
-	if k.image == nil {
-		return nil, fmt.Errorf("no vmlinuz in %s", strings.Join(debs, ", "))
+	if k.image == nil || k.shell == nil {
+		return nil, fmt.Errorf("no vmlinuz or no busybox in %s", strings.Join(debs, ", "))
 	}
 	return k, nil
 }
@@ -434,6 +456,8 @@ func (k *kernel) readTar(r io.Reader) error {
 		switch {
 		case strings.HasPrefix(base, "vmlinuz"):
 			k.image, err = io.ReadAll(tr)
+		case base == "busybox" && path.Base(path.Dir(h.Name)) == "bin":
+			k.shell, err = io.ReadAll(tr)
 		case isModule:
 			k.modules[moduleName(name)], err = io.ReadAll(tr)
 		}

@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -26,20 +29,28 @@ Package: linux-image-5.10.0-46-cloud-amd64
 Version: 5.10.262-1
 Filename: pool/main/l/old.deb
 SHA256: 04
+
+Package: busybox-static
+Version: 1:1.37.0-6
+Filename: pool/main/b/busybox-static_1.37.0-6_amd64.deb
+SHA256: 05
 `
 
 func TestPackages(t *testing.T) {
 	all := parsePackages(somePackages)
-	if len(all) != 4 {
+	if len(all) != 5 {
 		t.Fatalf("got %d packages", len(all))
 	}
-	for i, want := range []string{"7.2", "", "", "5.10"} {
-		if got := all[i].series(); got != want {
+	for i, want := range []string{"7.2", "", "", "5.10", ""} {
+		if got := all[i].series("cloud-amd64"); got != want {
 			t.Errorf("%s is of series %q, want %q", all[i].name, got, want)
 		}
 	}
-	if got := newestSeries(all); got != "7.2" {
+	if got := newestSeries(all, "cloud-amd64"); got != "7.2" {
 		t.Errorf("newest is %q", got)
+	}
+	if got := all[4].filename; got != "busybox-static_1%3a1.37.0-6_amd64.deb" {
+		t.Errorf("apt-get downloads %q", got)
 	}
 	parts := all[0].parts(all)
 	if len(parts) != 2 || parts[1].filename != "linux-modules.deb" {
@@ -54,9 +65,51 @@ func TestSeries(t *testing.T) {
 	if compareSeries("5.9", "5.10") >= 0 || compareSeries("6.1", "6.1") != 0 {
 		t.Error("series are not ordered by number")
 	}
-	got := sortTargets([]target{{series: "6.12"}, {series: "5.10"}, {series: "6.12"}})
-	if len(got) != 2 || got[0].series != "5.10" {
-		t.Errorf("got %v", got)
+	amd64, arm64 := archs[0], archs[1]
+	targets := sortTargets([]target{
+		{arch: arm64, kernel: "6.12-16k"}, {arch: arm64, kernel: "6.12"}, {arch: arm64, kernel: "6.1"},
+		{arch: amd64, kernel: "6.12"}, {arch: amd64, kernel: "5.10"}, {arch: amd64, kernel: "6.12"},
+	})
+	var got []string
+	for _, t := range targets {
+		got = append(got, t.name())
+	}
+	if want := []string{"5.10", "6.12", "6.1 arm64", "6.12 arm64", "6.12-16k arm64"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestKernelsOf(t *testing.T) {
+	for _, test := range []struct {
+		opts options
+		want string // of all architectures
+	}{
+		{options{}, "[host 5.10 6.1 6.12 newest] [6.12 6.12-16k] [6.1]"},
+		{options{kernels: "5.10,host"}, "[5.10 host] [] []"},
+		{options{goarch: "arm64"}, "[] [6.12 6.12-16k] []"},
+		{options{goarch: "arm64", kernels: "newest-16k"}, "[] [newest-16k] []"},
+		{options{goarch: "386", kernels: "6.12"}, "[6.12] [] []"},
+	} {
+		var got []string
+		for _, a := range archs {
+			names, err := test.opts.kernelsOf(a)
+			if err != nil {
+				t.Error(err)
+			}
+			got = append(got, fmt.Sprint(names))
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%+v: got %v, want %s", test.opts, got, test.want)
+		}
+	}
+	if _, err := (options{goarch: "vax"}).kernelsOf(archs[0]); err == nil {
+		t.Error("there are kernels for vax")
+	}
+	if _, flavour, err := archs[1].flavour("6.12-16k"); err != nil || flavour != "arm64-16k" {
+		t.Errorf("6.12-16k is of flavour %q, %v", flavour, err)
+	}
+	if _, _, err := archs[0].flavour("6.12-16k"); err == nil {
+		t.Error("amd64 has kernels with pages of 16 KiB")
 	}
 }
 

@@ -52,10 +52,10 @@ func checkReadme(w io.Writer, name string, reports []*report, opts options) (boo
 	return true, os.WriteFile(name, []byte(before+tableBegin+table+tableEnd+after), 0o644)
 }
 
-// A support is which kernel series run which program type.
+// A support is which kernels run which program type.
 type support struct {
 	rows  []string                     // the types in the order of the tests
-	cells map[string]map[string]string // by type and series
+	cells map[string]map[string]string // by type and kernel
 }
 
 // supportOf makes the table from the results of typesTest's subtests, without
@@ -69,10 +69,10 @@ func supportOf(reports []*report) *support {
 			continue
 		}
 		for _, r := range reports {
-			if r.host && s.cells[name][r.series] != "" {
+			if r.host && s.cells[name][r.column()] != "" {
 				continue
 			}
-			s.set(name, r.series, supportMark(r.results.byID[id]))
+			s.set(name, r.column(), supportMark(r.results.byID[id]))
 		}
 	}
 	return s
@@ -126,7 +126,7 @@ func (s *support) failed() bool {
 	return false
 }
 
-// columns are the kernel series, oldest first.
+// columns are the kernels, in the order of their architectures and ages.
 func (s *support) columns() []string {
 	all := map[string]bool{}
 	for _, cells := range s.cells {
@@ -134,7 +134,7 @@ func (s *support) columns() []string {
 			all[column] = true
 		}
 	}
-	return slices.SortedFunc(maps.Keys(all), compareSeries)
+	return slices.SortedFunc(maps.Keys(all), compareColumns)
 }
 
 func (s *support) markdown() string {

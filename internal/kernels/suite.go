@@ -26,10 +26,26 @@ type testPackage struct {
 	binary string
 }
 
+// buildSuites builds the test binaries for the architectures of the targets.
+func buildSuites(ctx context.Context, dir string, targets []target, opts options) (map[*arch]*suite, error) {
+	suites := map[*arch]*suite{}
+	for _, t := range targets {
+		if suites[t.arch] != nil {
+			continue
+		}
+		s, err := buildSuite(ctx, dir, cmp.Or(opts.goarch, t.arch.goarch), opts)
+		if err != nil {
+			return nil, err
+		}
+		suites[t.arch] = s
+	}
+	return suites, nil
+}
+
 // buildSuite builds a static test binary of every package in the module that
 // has tests, but for this command's own.
-func buildSuite(ctx context.Context, dir string, opts options) (*suite, error) {
-	root, err := goCommand(ctx, opts, "list", "-m", "-f", "{{.Dir}}")
+func buildSuite(ctx context.Context, dir, goarch string, opts options) (*suite, error) {
+	root, err := goCommand(ctx, goarch, "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +59,7 @@ func buildSuite(ctx context.Context, dir string, opts options) (*suite, error) {
 			fmt.Sprintf("-test.timeout=%s", opts.timeout*9/10),
 		},
 	}
-	list, err := goCommand(ctx, opts, "list", "-f",
+	list, err := goCommand(ctx, goarch, "list", "-f",
 		`{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`, s.root+"/...")
 	if err != nil {
 		return nil, err
@@ -53,8 +69,8 @@ func buildSuite(ctx context.Context, dir string, opts options) (*suite, error) {
 		if path == ownPath() {
 			continue
 		}
-		binary := filepath.Join(dir, fmt.Sprintf("%d.test", len(s.packages)))
-		if _, err := goCommand(ctx, opts, "test", "-c", "-ldflags=-s -w", "-o", binary, path); err != nil {
+		binary := filepath.Join(dir, fmt.Sprintf("%s-%d.test", goarch, len(s.packages)))
+		if _, err := goCommand(ctx, goarch, "test", "-c", "-ldflags=-s -w", "-o", binary, path); err != nil {
 			return nil, err
 		}
 		s.packages = append(s.packages, testPackage{path: path, dir: pkgDir, binary: binary})
@@ -75,9 +91,9 @@ func ownPath() string {
 }
 
 // goCommand runs the go command for static Linux binaries.
-func goCommand(ctx context.Context, opts options, args ...string) (string, error) {
+func goCommand(ctx context.Context, goarch string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+cmp.Or(opts.goarch, "amd64"))
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+goarch)
 	return output(cmd)
 }
 

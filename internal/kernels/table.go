@@ -19,7 +19,7 @@ func printReports(w io.Writer, reports []*report, opts options) bool {
 	t.print(w, opts.verbose)
 	failures := t.printFailures(w)
 	var nowhere []testID
-	if opts.kernels == "" && opts.goarch == "" {
+	if !opts.chosen() {
 		nowhere = t.passedNowhere()
 	}
 	for _, id := range nowhere {

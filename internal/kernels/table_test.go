@@ -7,7 +7,7 @@ import (
 
 // aReport makes the report of a kernel from lines such as "TestA/sub pass".
 func aReport(series string, lines ...string) *report {
-	r := &report{target: target{series: series}, results: newResults()}
+	r := &report{target: target{arch: archs[0], kernel: series}, results: newResults()}
 	for _, line := range lines {
 		name, rest, _ := strings.Cut(line, " ")
 		word, reason, _ := strings.Cut(rest, " ")

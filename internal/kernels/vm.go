@@ -20,6 +20,7 @@ import (
 // guestModules are loaded before the tests, with what they depend on, since
 // nothing in the machine loads any later. Those built into a kernel are left out.
 var guestModules = []string{
+	"virtio_pci", "virtio_console", // the port for the tests' output
 	"crc32c_generic", // which nf_tables asks for by way of libcrc32c
 	"veth", "dummy", "tun", "ipv6",
 	"sch_ingress", "cls_bpf", "act_bpf",
@@ -39,11 +40,11 @@ func runGuest(ctx context.Context, t target, s *suite, dir string, opts options)
 	if err != nil {
 		return nil, err
 	}
-	initrd, err := guestImage(modules, s)
+	initrd, err := guestImage(k.shell, modules, s)
 	if err != nil {
 		return nil, err
 	}
-	vm := machine{dir: filepath.Join(dir, t.series), accel: opts.accel, limit: opts.timeout}
+	vm := machine{arch: t.arch, dir: filepath.Join(dir, t.arch.deb+"-"+t.kernel), accel: opts.accelFor(t.arch), limit: opts.timeout}
 	if err := vm.prepare(k.image, initrd); err != nil {
 		return nil, err
 	}
@@ -62,9 +63,10 @@ func runGuest(ctx context.Context, t target, s *suite, dir string, opts options)
 	return r, os.RemoveAll(vm.dir)
 }
 
-// A machine is QEMU with a kernel and two serial ports, one for the kernel's
-// console and one for the tests.
+// A machine is QEMU with a kernel and two ports, a serial one for the kernel's
+// console and one for the tests' output.
 type machine struct {
+	arch  *arch
 	dir   string
 	accel string
 	limit time.Duration
@@ -85,13 +87,14 @@ func (m machine) prepare(image, initrd []byte) error {
 func (m machine) boot(ctx context.Context) (timedOut bool, err error) {
 	deadline, cancel := context.WithTimeout(ctx, m.limit)
 	defer cancel()
-	cmd := exec.CommandContext(deadline, "qemu-system-x86_64",
+	cmd := exec.CommandContext(deadline, m.arch.qemu, "-machine", m.arch.machine,
 		"-accel", m.accel, "-cpu", "max", "-smp", "2", "-m", "1G",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none",
-		"-serial", "file:"+m.file("console"), "-serial", "file:"+m.file("tests"),
+		"-serial", "file:"+m.file("console"),
+		"-device", "virtio-serial", "-chardev", "file,id=tests,path="+m.file("tests"), "-device", "virtserialport,chardev=tests",
 		"-kernel", m.file("vmlinuz"), "-initrd", m.file("initrd"),
 		// The level shows warnings, which report looks for.
-		"-append", "console=ttyS0 loglevel=5 panic=-1")
+		"-append", "console="+m.arch.console+" loglevel=5 panic=-1")
 	_, err = output(cmd)
 	if deadline.Err() != nil && ctx.Err() == nil {
 		return true, nil
@@ -99,7 +102,7 @@ func (m machine) boot(ctx context.Context) (timedOut bool, err error) {
 	return false, err
 }
 
-// report reads what the machine left on its serial ports.
+// report reads what the machine left on its ports.
 func (m machine) report(ctx context.Context, s *suite) (*report, error) {
 	console, err := os.ReadFile(m.file("console"))
 	if err != nil {
@@ -230,15 +233,13 @@ func moduleDepends(content []byte) ([]string, error) {
 
 // guestImage makes the machine's initial file system. The packages lie in it as
 // they do in the module, each with its test data and README.
-func guestImage(modules []module, s *suite) ([]byte, error) {
+func guestImage(shell []byte, modules []module, s *suite) ([]byte, error) {
 	var a cpio
 	for _, dir := range []string{"proc", "sys", "dev", "tmp", "run", "root", "bin", "modules", "tests"} {
 		a.dir(dir)
 	}
 	a.file("init", 0o755, initScript)
-	if err := a.copyTool("busybox", "bin/busybox"); err != nil {
-		return nil, err
-	}
+	a.file("bin/busybox", 0o755, shell)
 	var order strings.Builder
 	for _, m := range modules {
 		fmt.Fprintln(&order, m.name)
@@ -260,29 +261,6 @@ func guestImage(modules []module, s *suite) ([]byte, error) {
 	}
 	a.file("tests/list", 0o644, []byte(list.String()))
 	return a.finish(), nil
-}
-
-// copyTool puts a static program of this machine into the archive.
-func (a *cpio) copyTool(name, dest string) error {
-	tool, err := exec.LookPath(name)
-	if err != nil {
-		return err
-	}
-	content, err := os.ReadFile(tool)
-	if err != nil {
-		return err
-	}
-	f, err := elf.NewFile(bytes.NewReader(content))
-	if err != nil {
-		return fmt.Errorf("%s: %w", tool, err)
-	}
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			return fmt.Errorf("%s is not static; first run: apt-get install busybox-static", tool)
-		}
-	}
-	a.file(dest, 0o755, content)
-	return nil
 }
 
 // copyPackage puts the files that a package's tests need into the archive.

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// native is the architecture of the machine and of the kernels that run unless
+// others are asked for.
+const native = "amd64"
+
+// An arch is an architecture whose kernels boot in virtual machines.
+type arch struct {
+	goarch   string
+	deb      string            // Debian's name of it
+	kernels  []string          // the kernels of a full run
+	flavours map[string]string // Debian's flavours of kernels, by the end of a kernel's name
+	suites   []string          // Debian's suites that hold the kernels
+	security []string          // suites of its security archive
+
+	qemu        string // the emulator
+	qemuPackage string // the package that holds the emulator
+	machine     string // which machine to emulate
+	console     string // the kernel's name for the console
+}
+
+var archs = []*arch{
+	{
+		goarch: "amd64", deb: "amd64", kernels: []string{"5.10", "6.1", "6.12", "newest"},
+		flavours: map[string]string{"": "cloud-amd64"},
+		suites:   []string{"bullseye", "bookworm", "bookworm-backports", "sid"},
+		security: []string{"bullseye-security", "bookworm-security"},
+		qemu:     "qemu-system-x86_64", qemuPackage: "qemu-system-x86", machine: "pc", console: "ttyS0",
+	},
+	{
+		goarch: "arm64", deb: "arm64", kernels: []string{"6.12", "6.12-16k"},
+		flavours: map[string]string{"": "cloud-arm64", "16k": "arm64-16k"},
+		suites:   []string{"trixie", "sid"},
+		security: []string{"trixie-security"},
+		qemu:     "qemu-system-aarch64", qemuPackage: "qemu-system-arm", machine: "virt", console: "ttyAMA0",
+	},
+	{
+		goarch: "s390x", deb: "s390x", kernels: []string{"6.1"},
+		flavours: map[string]string{"": "s390x"},
+		suites:   []string{"bookworm", "trixie", "sid"},
+		security: []string{"bookworm-security"},
+		qemu:     "qemu-system-s390x", qemuPackage: "qemu-system-misc", machine: "s390-ccw-virtio", console: "ttysclp0",
+	},
+}
+
+// kernelArch returns the architecture of the kernels that run binaries for goarch.
+func kernelArch(goarch string) (*arch, error) {
+	if goarch == "386" {
+		goarch = "amd64"
+	}
+	i := slices.IndexFunc(archs, func(a *arch) bool { return a.goarch == goarch })
+	if i < 0 {
+		return nil, fmt.Errorf("no kernels are known that run binaries for %s", goarch)
+	}
+	return archs[i], nil
+}
+
+// flavour returns the series that the name of a kernel begins with, and Debian's
+// flavour that the rest of it means.
+func (a *arch) flavour(kernel string) (series, flavour string, err error) {
+	series, suffix, _ := strings.Cut(kernel, "-")
+	flavour, ok := a.flavours[suffix]
+	if !ok {
+		return "", "", fmt.Errorf("kernel %s: there are no kernels -%s of %s, but %q", kernel, suffix, a.goarch, slices.Sorted(maps.Keys(a.flavours)))
+	}
+	return series, flavour, nil
+}
+
+// seriesOf cuts a kernel's release to its series: 5.10 of 5.10.0-46-cloud-amd64.
+func seriesOf(release string) string {
+	parts := strings.SplitN(release, ".", 3)
+	if len(parts) < 3 {
+		return release
+	}
+	return parts[0] + "." + parts[1]
+}
+
+// compareSeries orders 5.10 after 5.9.
+func compareSeries(a, b string) int {
+	numbers := func(s string) []int {
+		var ns []int
+		for part := range strings.SplitSeq(s, ".") {
+			n, _ := strconv.Atoi(part)
+			ns = append(ns, n)
+		}
+		return ns
+	}
+	return slices.Compare(numbers(a), numbers(b))
+}
+
+// columnName names a kernel as tables do: 6.12-16k arm64.
+func columnName(kernel, goarch string) string {
+	if goarch == native {
+		return kernel
+	}
+	return kernel + " " + goarch
+}
+
+// compareColumns orders the names of columns by architecture, then from the
+// oldest kernel.
+func compareColumns(a, b string) int {
+	kernelA, archA, _ := strings.Cut(a, " ")
+	kernelB, archB, _ := strings.Cut(b, " ")
+	seriesA, suffixA, _ := strings.Cut(kernelA, "-")
+	seriesB, suffixB, _ := strings.Cut(kernelB, "-")
+	return cmp.Or(cmp.Compare(archA, archB), compareSeries(seriesA, seriesB), cmp.Compare(suffixA, suffixB))
+}
