@@ -1,6 +1,7 @@
 package progrun
 
 import (
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -146,8 +147,17 @@ func load(t testing.TB, file, program string) *object {
 	return o
 }
 
+// objectFile is the name of an object in testdata that fits this machine.
+func objectFile(name string) string {
+	order := "bpfel"
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		order = "bpfeb"
+	}
+	return filepath.Join("testdata", name+"_"+order+".o")
+}
+
 func loadObject(file, program string) (*object, error) {
-	spec, err := ebpf.LoadCollectionSpec(filepath.Join("testdata", file+".o"))
+	spec, err := ebpf.LoadCollectionSpec(objectFile(file))
 	if err != nil {
 		return nil, err
 	}

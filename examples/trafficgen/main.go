@@ -21,7 +21,6 @@ package main
 import (
 	"bytes"
 	"context"
-	_ "embed"
 	"errors"
 	"flag"
 	"fmt"
@@ -37,9 +36,6 @@ import (
 	"github.com/progrun/progrun"
 	"golang.org/x/sys/unix"
 )
-
-//go:embed trafficgen.o
-var object []byte
 
 type options struct {
 	duration    time.Duration

@@ -3,7 +3,7 @@
 /*
  * The two ends of the wire: one program makes the frames, the other counts
  * them. The line above keeps the go command from compiling this file: after a
- * change, use the Makefile.
+ * change, use testdata/Makefile.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>

@@ -31,17 +31,12 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 )
 
-// The filter and the capture are testdata/xdp.o and testdata/traffic.pcap of
-// the repository: go:embed cannot reach those from here. To renew the copies:
+// trafficCapture is testdata/traffic.pcap of the repository, which go:embed cannot
+// reach from here. Nor can it reach testdata/xdp_bpfel.o and xdp_bpfeb.o: the
+// filter is one of these. The Makefile there renews the copies.
 //
-//	cp testdata/xdp.o examples/verdicts/filter.o
-//	cp testdata/traffic.pcap examples/verdicts/traffic.pcap
-var (
-	//go:embed filter.o
-	filterObject []byte
-	//go:embed traffic.pcap
-	trafficCapture []byte
-)
+//go:embed traffic.pcap
+var trafficCapture []byte
 
 // filterProgram is the program of filterObject that runs by default.
 const filterProgram = "xdp_filter"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -19,6 +20,15 @@ import (
 )
 
 const testdata = "../../testdata"
+
+// object is the name of an object in testdata that fits this machine.
+func object(name string) string {
+	order := "bpfel"
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		order = "bpfeb"
+	}
+	return filepath.Join(testdata, name+"_"+order+".o")
+}
 
 // needRoot skips a test that loads programs where that is not allowed.
 func needRoot(t *testing.T) {
@@ -95,7 +105,7 @@ func TestTypes(t *testing.T) {
 		{"netfilter", "", "3 IPv4 192.0.2.10:40001 > 192.0.2.53:53 UDP NF_ACCEPT"},
 	} {
 		t.Run(test.object+"/"+test.program, func(t *testing.T) {
-			expect(t, lines(t, options{object: filepath.Join(testdata, test.object+".o"), program: test.program}), test.want)
+			expect(t, lines(t, options{object: object(test.object), program: test.program}), test.want)
 		})
 	}
 }
@@ -157,11 +167,11 @@ func TestMistakes(t *testing.T) {
 		o    options
 		want string
 	}{
-		{"no such program", options{object: filepath.Join(testdata, "socket_filter.o"), program: "nope"},
+		{"no such program", options{object: object("socket_filter"), program: "nope"},
 			"there is no program nope; the object has socket_filter (SocketFilter)"},
-		{"several programs", options{object: filepath.Join(testdata, "cgroup_skb.o")},
+		{"several programs", options{object: object("cgroup_skb")},
 			"choose a program with -program: the object has cgroup_egress (CGroupSKB), cgroup_ingress (CGroupSKB)"},
-		{"no packets", options{object: filepath.Join(testdata, "syscall.o"), program: "syscall_add"},
+		{"no packets", options{object: object("syscall"), program: "syscall_add"},
 			"syscall_add is a Syscall program, which takes no packets; none of the object's programs takes packets"},
 		{"not a capture", options{pcap: empty}, empty + ": neither a pcap nor a pcapng file: EOF"},
 	} {
@@ -179,13 +189,15 @@ func TestMistakes(t *testing.T) {
 
 // The copies that are embedded are those of testdata.
 func TestCopies(t *testing.T) {
-	for original, embedded := range map[string][]byte{"xdp.o": filterObject, "traffic.pcap": trafficCapture} {
-		want, err := os.ReadFile(filepath.Join(testdata, original))
+	for original, embedded := range map[string][]byte{
+		object("xdp"): filterObject, filepath.Join(testdata, "traffic.pcap"): trafficCapture,
+	} {
+		want, err := os.ReadFile(original)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(embedded, want) {
-			t.Errorf("the copy of testdata/%s differs: main.go says how to renew it", original)
+			t.Errorf("the copy of %s differs: testdata/Makefile renews it", original)
 		}
 	}
 }
