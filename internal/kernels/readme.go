@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // typesTest has a subtest for each program type, which the README's table is
@@ -91,11 +92,27 @@ func supportMark(res *result) string {
 	case res == nil:
 		return "not run"
 	case res.status == passed:
-		return "yes"
+		return markRuns
+	case res.status == skipped && strings.Contains(res.reason(), syscall.EPERM.Error()):
+		return markForbidden
 	case res.status == skipped:
-		return "–"
+		return markLacks
 	}
 	return "FAIL"
+}
+
+// The marks of the table.
+const (
+	markRuns      = "yes"
+	markLacks     = "–"
+	markForbidden = "†"
+)
+
+// legend explains the marks and the names of columns that need it.
+var legend = []struct{ sign, text string }{
+	{markLacks, "the kernel has no such programs, or too little of them to run one"},
+	{markForbidden, "the machine that ran it does not permit them (EPERM)"},
+	{"16k", "pages of 16 KiB; all others have pages of 4 KiB"},
 }
 
 func (s *support) set(row, column, mark string) {
@@ -118,7 +135,7 @@ func (s *support) update(other *support) {
 func (s *support) failed() bool {
 	for _, cells := range s.cells {
 		for _, mark := range cells {
-			if mark != "yes" && mark != "–" {
+			if mark != markRuns && mark != markLacks && mark != markForbidden {
 				return true
 			}
 		}
@@ -149,6 +166,15 @@ func (s *support) markdown() string {
 		}
 		b.WriteString("\n")
 	}
+	var notes []string
+	for _, l := range legend {
+		if strings.Contains(b.String(), l.sign) {
+			notes = append(notes, l.sign+": "+l.text)
+		}
+	}
+	if len(notes) > 0 {
+		fmt.Fprintf(&b, "\n%s.\n", strings.Join(notes, ".\n"))
+	}
 	return b.String()
 }
 
@@ -157,6 +183,9 @@ func parseSupport(block string) *support {
 	s := &support{cells: map[string]map[string]string{}}
 	var columns []string
 	for line := range strings.Lines(block) {
+		if !strings.HasPrefix(line, "|") {
+			continue // the legend, or nothing
+		}
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
 		for i := range cells {
 			cells[i] = strings.TrimSpace(cells[i])

@@ -11,6 +11,8 @@ const someTable = `| program type | 5.10 | 6.1 |
 |---|:-:|:-:|
 | XDP | yes | yes |
 | Tracing/fentry | – | yes |
+
+–: the kernel has no such programs, or too little of them to run one.
 `
 
 func someReports() []*report {
@@ -26,6 +28,24 @@ func TestSupport(t *testing.T) {
 	}
 	if got := parseSupport(someTable).markdown(); got != someTable {
 		t.Errorf("read back, got\n%s\nwant\n%s", got, someTable)
+	}
+}
+
+// What a machine does not permit is told from what its kernel lacks.
+func TestSupportForbidden(t *testing.T) {
+	r := aReport("6.12-16k", typesTest+"/XDP pass", typesTest+"/Tracing skip load program: operation not permitted")
+	r.arch = archs[1]
+	const want = `| program type | 6.12-16k arm64 |
+|---|:-:|
+| XDP | yes |
+| Tracing | † |
+
+†: the machine that ran it does not permit them (EPERM).
+16k: pages of 16 KiB; all others have pages of 4 KiB.
+`
+	s := supportOf([]*report{r})
+	if got := s.markdown(); got != want || s.failed() {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 
