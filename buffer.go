@@ -1,15 +1,6 @@
 package progrun
 
-import (
-	"os"
-	"sync"
-)
-
-var pageSize = os.Getpagesize()
-
-// maxPacket is more than any kernel takes: a linear part and as many fragments
-// as a kernel can have, a page each.
-var maxPacket = (maxFrags + 1) * pageSize
+import "sync"
 
 // scratch is a pool of buffers that are large enough for any packet, before
 // and after a run.

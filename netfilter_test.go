@@ -2,7 +2,6 @@ package progrun
 
 import (
 	"fmt"
-	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -64,7 +63,7 @@ func TestNetfilterRepeat(t *testing.T) {
 
 func TestNetfilterRefusals(t *testing.T) {
 	v4, v6 := udp4(somewhere, 53), udp6(53)
-	most := os.Getpagesize() - 64 - minTailroom
+	most := skbLinear
 	long := append(udp4(somewhere, 53), make([]byte, most)...)
 	for _, c := range []struct {
 		name string

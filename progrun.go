@@ -64,14 +64,9 @@ const (
 )
 
 const (
-	ethHLen      = 14             // ETH_HLEN
-	maxFrags     = 45             // the most that CONFIG_MAX_SKB_FRAGS can be
-	defaultFrags = 17             // CONFIG_MAX_SKB_FRAGS if not set
-	skbHeadroom  = 64             // NET_SKB_PAD
-	xdpHeadroom  = 256            // XDP_PACKET_HEADROOM
-	minTailroom  = 320            // sizeof(struct skb_shared_info) with defaultFrags, in cache lines of 64 bytes
-	maxCtx       = math.MaxUint16 // of a syscall program
-	maxFuncArgs  = 12             // MAX_BPF_FUNC_ARGS
+	ethHLen     = 14             // ETH_HLEN
+	maxCtx      = math.MaxUint16 // of a syscall program
+	maxFuncArgs = 12             // MAX_BPF_FUNC_ARGS
 )
 
 // The kernel's rules for the batch size of live frames.

@@ -762,7 +762,7 @@ func TestRawRefusals(t *testing.T) {
 		{"batch size without live frames", "xdp", "xdp_ctx", Raw{DataIn: frame(64), BatchSize: 1}, "Raw.BatchSize: 1: ", unix.EINVAL},
 		{"cpu", "tc", "tc_mark", Raw{DataIn: frame(64), CPU: 1}, "Raw.CPU: 1: must be 0 for this type", unix.EINVAL},
 		{"no packet", "tc", "tc_mark", Raw{}, "Raw.DataIn: 0 bytes: a packet begins with a 14-byte Ethernet header", unix.EINVAL},
-		{"forbidden field", "tc", "tc_mark", Raw{DataIn: frame(64), CtxIn: view(&skBuff{hash: 1})},
+		{"forbidden field", "tc", "tc_mark", Raw{DataIn: frame(64), CtxIn: view(&skBuff{hash: 0x01000001})},
 			"Raw.CtxIn: byte 68 is not 0: only some fields of the context can be set", unix.EINVAL},
 		{"long context", "tc", "tc_mark", Raw{DataIn: frame(64), CtxIn: append(make([]byte, 192), 1)},
 			"Raw.CtxIn: 193 bytes: what is beyond the end of this kernel's context must be 0: argument list too long", unix.E2BIG},

@@ -244,7 +244,7 @@ func (c *call) skbLen() uint32 {
 
 // skbLinear returns the size of the linear part of an skb.
 func (c *call) skbLinear() uint32 {
-	most := uint32(pageSize - skbHeadroom - minTailroom)
+	most := uint32(pageSize - skbHeadroom - tailroom)
 	if linear := c.skb().dataEnd; linear != 0 {
 		most = min(most, max(linear, ethHLen))
 	}
@@ -319,7 +319,7 @@ func xdpRules() []rule {
 			broken: func(c *call) bool { return queue(c) != 0 && ingress(c) == 0 }},
 		{errno: syscall.EINVAL, field: "data_size_in", value: packetValue, lacking: true, text: onePage,
 			broken: func(c *call) bool {
-				return int(c.dataSizeIn) > pageSize-xdpHeadroom-minTailroom && lacks(HaveXDPMultiBuffer())
+				return int(c.dataSizeIn) > pageSize-xdpHeadroom-tailroom && lacks(HaveXDPMultiBuffer())
 			}},
 		{errno: syscall.EMSGSIZE, field: "data_size_in", value: packetValue, lacking: true, text: onePage, broken: always},
 		{errno: syscall.EINVAL, field: "data_size_in", value: packetValue,
@@ -349,7 +349,7 @@ func (c *call) metadata() uint32 { return c.xdp().data }
 // xdpLinear returns the size of the linear part of an XDP packet, metadata
 // included.
 func (c *call) xdpLinear() uint32 {
-	most := uint32(pageSize-xdpHeadroom-minTailroom) + c.metadata()
+	most := uint32(pageSize-xdpHeadroom-tailroom) + c.metadata()
 	if c.hasCtx() {
 		most = min(most, c.xdp().dataEnd)
 	}
@@ -481,9 +481,9 @@ func netfilterRules() []rule {
 			value:  func(c *call) string { return fmt.Sprintf("EtherType %#04x", c.etherType()) },
 			broken: func(c *call) bool { return !c.localOut() }},
 		{errno: syscall.EINVAL, field: "data_size_in", text: "the packet is too large: it must fit in a page",
-			broken: func(c *call) bool { return int(c.dataSizeIn) > pageSize-skbHeadroom-minTailroom },
+			broken: func(c *call) bool { return int(c.dataSizeIn) > pageSize-skbHeadroom-tailroom },
 			limit: func(c *call) string {
-				return fmt.Sprintf(", %d bytes here", pageSize-skbHeadroom-minTailroom)
+				return fmt.Sprintf(", %d bytes here", pageSize-skbHeadroom-tailroom)
 			}},
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -212,13 +211,14 @@ func transportSum(b []byte) uint16 {
 // TestTCTail grows a packet as far as the kernel lets it, and shrinks it.
 func TestTCTail(t *testing.T) {
 	o := load(t, "tc", "tc_tail")
+	grown := 4*pageSize - tailroom // SKB_MAX_ALLOC
 	for _, c := range []struct {
 		delta, want int
 		verdict     TCVerdict
 	}{
-		{16000, 16064, TCActOK}, {1, 65, TCActOK}, {0, 64, TCActOK}, {-20, 44, TCActOK}, {-64, 64, TCActShot},
+		{grown - 64, grown, TCActOK}, {1, 65, TCActOK}, {0, 64, TCActOK}, {-20, 44, TCActOK}, {-64, 64, TCActShot},
 	} {
-		for _, capacity := range []int{0, 64, c.want - 1, c.want, 1 << 15} {
+		for _, capacity := range []int{0, 64, c.want - 1, c.want, 8 * pageSize} {
 			set(t, o, "delta", 0, int32(c.delta))
 			res, err := TC{Packet: frame(64), Out: make([]byte, 0, capacity)}.Run(o.Program)
 			if err != nil {
@@ -267,15 +267,20 @@ func TestTCChecksumComplete(t *testing.T) {
 	wantError(t, err, "progrun: TC.ChecksumComplete: true: the checksum no longer matches the packet after the run, or a helper gave up on keeping it: bad message", unix.EBADMSG, RanYes)
 }
 
+// skbLinear is how much of an skb can be linear.
+var skbLinear = pageSize - skbHeadroom - tailroom
+
 // TestTCLinearSize runs on skbs with a part that is not linear.
 func TestTCLinearSize(t *testing.T) {
 	need(t, HaveNonLinearSKB())
 	o := load(t, "tc", "tc_linear")
+	large := skbLinear + pageSize + 1000
 	for _, c := range []struct{ n, linear, want int }{
 		{64, 14, 14}, {64, 20, 20}, {64, 64, 64}, {64, 0, 64}, {64, 1, 14},
-		{3712, 0, 3712}, {3713, 0, 3712}, {9000, 0, 3712}, {9000, 100, 100}, {9000, 9000, 3712}, {73344, 0, 3712},
+		{skbLinear, 0, skbLinear}, {skbLinear + 1, 0, skbLinear}, {large, 0, skbLinear}, {large, 100, 100},
+		{large, large, skbLinear}, {skbLinear + defaultFrags*pageSize, 0, skbLinear},
 	} {
-		for _, capacity := range []int{0, c.n, c.n + 1<<15} {
+		for _, capacity := range []int{0, c.n, c.n + 8*pageSize} {
 			in := pages(c.n)
 			res, err := TC{Packet: in, LinearSize: c.linear, Out: make([]byte, 0, capacity)}.Run(o.Program)
 			if err != nil {
@@ -591,14 +596,12 @@ func TestSKBSmallPackets(t *testing.T) {
 
 // TestSKBTooLarge asks the kernel, which alone knows its limit.
 func TestSKBTooLarge(t *testing.T) {
-	if os.Getpagesize() != 4096 {
-		t.Skip("the sizes are those of pages of 4 KiB")
-	}
 	needPrivilege(t)
-	most, rule, errno := 3712, "the packet is too large: at most 3712 bytes here: invalid argument", unix.EINVAL
+	most, errno := skbLinear, unix.EINVAL
+	rule := fmt.Sprintf("the packet is too large: at most %d bytes here: invalid argument", most)
 	ran := RanNo
 	if !lacks(HaveNonLinearSKB()) {
-		most, errno, ran = 73344, unix.ENOMEM, RanMaybe
+		most, errno, ran = skbLinear+defaultFrags*pageSize, unix.ENOMEM, RanMaybe
 		rule = "the packet needs more fragments than a packet has (17 unless the kernel was built with more): cannot allocate memory"
 	}
 	for _, c := range skbFamily {

@@ -209,7 +209,7 @@ func (r *XDP) checkFragments() error {
 
 // linearSize returns how much of the packet can be linear.
 func (r *XDP) linearSize() int {
-	linear := pageSize - xdpHeadroom - minTailroom
+	linear := xdpLinear
 	if r.LinearSize != 0 {
 		linear = min(linear, r.LinearSize)
 	}

@@ -274,15 +274,13 @@ func pages(n int) []byte {
 // that knows about them and one that does not.
 func TestXDPLargePackets(t *testing.T) {
 	need(t, HaveXDPMultiBuffer())
-	if os.Getpagesize() != 4096 {
-		t.Skip("the sizes are those of pages of 4 KiB")
-	}
+	most := xdpLinear + defaultFrags*pageSize
 	programs := map[string]*object{
 		"xdp_pass": load(t, "xdp", "xdp_pass"), "xdp_frags_pass": load(t, "xdp_frags", "xdp_frags_pass"),
 	}
 	for name, o := range programs {
-		for _, n := range []int{3520, 3521, 4096, 9000, 73152} {
-			for _, capacity := range []int{0, n, n + 8192} {
+		for _, n := range []int{xdpLinear, xdpLinear + 1, pageSize, 9000, 2*pageSize + 1000, most} {
+			for _, capacity := range []int{0, n, n + 2*pageSize} {
 				in := pages(n)
 				res, err := XDP{Packet: in, Out: make([]byte, 0, capacity)}.Run(o.Program)
 				if err != nil {
@@ -291,7 +289,7 @@ func TestXDPLargePackets(t *testing.T) {
 				if res.Action != XDPPass || !bytes.Equal(res.Packet, in) {
 					t.Errorf("%s: %d bytes: %s, came out as other %d bytes", name, n, res.Action, len(res.Packet))
 				}
-				if want := min(n, 3520); res.LinearSize != want {
+				if want := min(n, xdpLinear); res.LinearSize != want {
 					t.Errorf("%s: %d bytes: linear size %d, want %d", name, n, res.LinearSize, want)
 				}
 				if res, err = (XDP{Packet: in, NoOutput: true}).Run(o.Program); err != nil || res.Action != XDPPass {
@@ -307,7 +305,7 @@ func TestXDPLargePackets(t *testing.T) {
 func TestXDPLargePacketMetadata(t *testing.T) {
 	need(t, HaveXDPMultiBuffer())
 	o := load(t, "xdp", "xdp_meta")
-	for _, n := range []int{64, 3516, 3520, 3521, 9000, 70000} {
+	for _, n := range []int{64, xdpLinear - 4, xdpLinear, xdpLinear + 1, 9000, xdpLinear + 16*pageSize + 1} {
 		in := pages(n)
 		res, err := XDP{Packet: in, Metadata: []byte{1, 1, 1, 1, 2, 2, 2, 2}}.Run(o.Program)
 		if err != nil {
@@ -327,15 +325,17 @@ func TestXDPLargePacketMetadata(t *testing.T) {
 func TestXDPLargePacketsGrow(t *testing.T) {
 	need(t, HaveXDPMultiBuffer())
 	o := load(t, "xdp_frags", "xdp_frags_tail")
+	several := xdpLinear + pageSize + 1000
 	for _, c := range []struct{ n, delta int }{
-		{3521, 10}, {3521, 4095}, {9000, 2712}, {9000, -100}, {9000, -6000}, {73152, -1},
+		{xdpLinear + 1, 10}, {xdpLinear + 1, pageSize - 1}, {several, pageSize - 1000}, {several, -100},
+		{several, -pageSize - 1500}, {xdpLinear + defaultFrags*pageSize, -1},
 	} {
 		set(t, o, "delta", 0, int32(c.delta))
 		in := pages(c.n)
 		want := in[:min(c.n, c.n+c.delta)]
 		want = append(want[:len(want):len(want)], make([]byte, max(0, c.delta))...)
 		// Also with buffers that hold the packet as it was, and not as it is.
-		for _, capacity := range []int{0, c.n, c.n + 300, len(want) - 1, len(want), len(want) + 1, c.n + 8192} {
+		for _, capacity := range []int{0, c.n, c.n + 300, len(want) - 1, len(want), len(want) + 1, c.n + 2*pageSize} {
 			res, err := XDP{Packet: in, Out: make([]byte, 0, capacity)}.Run(o.Program)
 			if err != nil || res.Action != XDPPass {
 				t.Errorf("%+d to %d bytes, Out of %d: %s, %v", c.delta, c.n, capacity, res.Action, err)
@@ -351,11 +351,12 @@ func TestXDPLargePacketsGrow(t *testing.T) {
 func TestXDPLinearSize(t *testing.T) {
 	need(t, HaveXDPLinearSize())
 	o := load(t, "xdp_frags", "xdp_frags_len")
+	large := xdpLinear + pageSize + 1000
 	for _, c := range []struct {
 		packet, metadata, linear, want int
 	}{
 		{64, 0, 0, 64}, {64, 0, 14, 14}, {64, 0, 64, 64}, {64, 4, 14, 14}, {64, 8, 0, 64},
-		{9000, 0, 100, 100}, {9000, 4, 100, 100}, {9000, 0, 9000, 3520}, {9000, 0, 0, 3520},
+		{large, 0, 100, 100}, {large, 4, 100, 100}, {large, 0, large, xdpLinear}, {large, 0, 0, xdpLinear},
 	} {
 		in := pages(c.packet)
 		res, err := XDP{Packet: in, Metadata: make([]byte, c.metadata), LinearSize: c.linear}.Run(o.Program)
@@ -413,8 +414,8 @@ func checkOut(t *testing.T, program string, want []byte, run func(out []byte) ([
 	t.Helper()
 	const guard = 0xee
 	n := len(want)
-	straight := 64 + 4*os.Getpagesize() // surely enough for the kernel to write into
-	for _, capacity := range []int{0, 1, n - 1, n, n + 1, 100, 4095, 4096, 64 + xdpHeadroom + 4095, 64 + xdpHeadroom + 4096, straight - 1, straight, straight + 1} {
+	straight := 64 + 4*pageSize // surely enough for the kernel to write into
+	for _, capacity := range []int{0, 1, n - 1, n, n + 1, 100, pageSize - 1, pageSize, 64 + xdpHeadroom + pageSize - 1, 64 + xdpHeadroom + pageSize, straight - 1, straight, straight + 1} {
 		for _, length := range []int{0, min(10, capacity)} {
 			t.Run(fmt.Sprintf("%s/%d of %d bytes", program, length, capacity), func(t *testing.T) {
 				buf := bytes.Repeat([]byte{guard}, straight+100)
@@ -603,18 +604,15 @@ func TestXDPSmallPackets(t *testing.T) {
 // TestXDPTooLarge asks the kernel, which alone knows its limit.
 func TestXDPTooLarge(t *testing.T) {
 	o := load(t, "xdp", "xdp_ctx")
-	if os.Getpagesize() != 4096 {
-		t.Skip("the sizes are those of pages of 4 KiB")
-	}
 	if lacks(HaveXDPMultiBuffer()) {
-		for _, n := range []int{4096, 9000} {
+		for _, n := range []int{pageSize, 2*pageSize + 1000} {
 			_, err := XDP{Packet: frame(n)}.Run(o.Program)
 			wantError(t, err, fmt.Sprintf("XDP.Packet: %d bytes: this kernel runs XDP programs on packets of at most one page (more since Linux 5.18)", n), ebpf.ErrNotSupported, RanNo)
 		}
 	} else {
-		const text = "XDP.Packet: 73153 bytes: the packet needs more fragments than a packet has (17 unless the kernel was built with more): cannot allocate memory"
-		_, err := XDP{Packet: frame(73153)}.Run(o.Program)
-		wantError(t, err, text, unix.ENOMEM, RanNo)
+		n := xdpLinear + defaultFrags*pageSize + 1
+		_, err := XDP{Packet: frame(n)}.Run(o.Program)
+		wantError(t, err, fmt.Sprintf("XDP.Packet: %d bytes: the packet needs more fragments than a packet has (17 unless the kernel was built with more): cannot allocate memory", n), unix.ENOMEM, RanNo)
 	}
 	if n := runs(t, o); n != 0 {
 		t.Errorf("ran %d times", n)

@@ -271,8 +271,16 @@ func (a *cpio) copyPackage(p testPackage, dest string) error {
 	}
 	a.dir(dest)
 	a.file(path.Join(dest, "package.test"), 0o755, binary)
+	// Some tests are about the sources and the documentation.
+	files, err := filepath.Glob(filepath.Join(p.dir, "*.go"))
+	if err != nil {
+		return err
+	}
 	for _, name := range []string{"README.md", "docs", "testdata"} {
-		err := a.copyTree(filepath.Join(p.dir, name), path.Join(dest, name))
+		files = append(files, filepath.Join(p.dir, name))
+	}
+	for _, name := range files {
+		err := a.copyTree(name, path.Join(dest, filepath.Base(name)))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

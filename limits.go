@@ -1,0 +1,50 @@
+package progrun
+
+import (
+	"os"
+	"runtime"
+)
+
+// The kernel lays a packet in pages, and keeps room in the first for what it
+// knows of the packet: before it the headroom, behind it the tailroom.
+
+var pageSize = os.Getpagesize()
+
+// maxPacket is more than any kernel takes: a linear part and as many fragments
+// as a kernel can have, a page each.
+var maxPacket = (maxFrags + 1) * pageSize
+
+const (
+	maxFrags     = 45  // the most that CONFIG_MAX_SKB_FRAGS can be
+	defaultFrags = 17  // CONFIG_MAX_SKB_FRAGS if not set
+	xdpHeadroom  = 256 // XDP_PACKET_HEADROOM
+)
+
+// tailroom is sizeof(struct skb_shared_info) with defaultFrags, in whole cache
+// lines: SKB_DATA_ALIGN.
+var tailroom = (48 + 16*defaultFrags + cacheLine() - 1) &^ (cacheLine() - 1)
+
+// cacheLine returns SMP_CACHE_BYTES of the kernels for this architecture.
+func cacheLine() int {
+	switch runtime.GOARCH {
+	case "s390x":
+		return 256
+	case "ppc64", "ppc64le":
+		return 128
+	}
+	return 64
+}
+
+// skbHeadroom is NET_SKB_PAD and NET_IP_ALIGN.
+var skbHeadroom = func() int {
+	switch runtime.GOARCH {
+	case "s390x":
+		return 32 + 2
+	case "ppc64", "ppc64le":
+		return 128
+	}
+	return 64
+}()
+
+// xdpLinear is how much of an XDP packet can be linear.
+var xdpLinear = pageSize - xdpHeadroom - tailroom
