@@ -50,6 +50,13 @@ var archs = []*arch{
 		security: []string{"bookworm-security"},
 		qemu:     "qemu-system-s390x", qemuPackage: "qemu-system-misc", machine: "s390-ccw-virtio", console: "ttysclp0",
 	},
+	{
+		goarch: "ppc64le", deb: "ppc64el", kernels: []string{"6.12-64k"},
+		flavours: map[string]string{"": "powerpc64le", "64k": "powerpc64le-64k"},
+		suites:   []string{"trixie", "sid"},
+		security: []string{"trixie-security"},
+		qemu:     "qemu-system-ppc64", qemuPackage: "qemu-system-ppc", machine: "pseries", console: "hvc0",
+	},
 }
 
 // kernelArch returns the architecture of the kernels that run binaries for goarch.

@@ -66,23 +66,23 @@ func openArchive(ctx context.Context, arch *arch) (*archive, error) {
 }
 
 // refresh reads the archive's lists if those in the cache are older than age,
-// and says whether it did. Old lists will do where the archive does not answer.
+// and says whether it did. Where the archive does not answer, or not with all of
+// them, those that are there will do.
 func (a *archive) refresh(ctx context.Context, age time.Duration) (bool, error) {
 	stamp := filepath.Join(a.dir, "updated")
-	info, statErr := os.Stat(stamp)
-	if statErr == nil && time.Since(info.ModTime()) < age {
+	info, err := os.Stat(stamp)
+	if err == nil && time.Since(info.ModTime()) < age {
 		return false, nil
 	}
 	// Without the error mode, apt-get only warns of lists that it could not read.
-	_, err := output(exec.CommandContext(ctx, "apt-get", "-c", a.conf, "-q", "-o", "APT::Update::Error-Mode=any", "update"))
+	_, err = output(exec.CommandContext(ctx, "apt-get", "-c", a.conf, "-q", "-o", "APT::Update::Error-Mode=any", "update"))
 	if err == nil {
 		return true, os.WriteFile(stamp, nil, 0o644)
 	}
-	if statErr != nil || ctx.Err() != nil {
-		return false, err
+	if ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, "kernels: using the package lists that are there:", err)
 	}
-	fmt.Fprintln(os.Stderr, "kernels: using old package lists:", err)
-	return false, nil
+	return false, ctx.Err()
 }
 
 // configure writes the private configuration. The suites are those which hold
@@ -454,7 +454,7 @@ func (k *kernel) readTar(r io.Reader) error {
 		base := path.Base(h.Name)
 		name, _, isModule := strings.Cut(base, ".ko")
 		switch {
-		case strings.HasPrefix(base, "vmlinuz"):
+		case strings.HasPrefix(base, "vmlinu"):
 			k.image, err = io.ReadAll(tr)
 		case base == "busybox" && path.Base(path.Dir(h.Name)) == "bin":
 			k.shell, err = io.ReadAll(tr)
