@@ -128,9 +128,9 @@ func TestBatchError(t *testing.T) {
 // TestBatchErrorOfKernel numbers errors of the kernel too.
 func TestBatchErrorOfKernel(t *testing.T) {
 	o := load(t, "flow_dissector", "flow_dissect")
-	for _, err := range Batch(o.Program, FlowDissector{}, slices.Values([][]byte{frame(64), make([]byte, 1<<16)}), BatchOptions{}) {
+	for _, err := range Batch(o.Program, FlowDissector{}, slices.Values([][]byte{frame(64), make([]byte, pageSize+1)}), BatchOptions{}) {
 		if err != nil {
-			wantError(t, err, "progrun: input 2: FlowDissector.Packet: 65536 bytes: the packet is too large", unix.EINVAL, RanNo)
+			wantError(t, err, "progrun: input 2: FlowDissector.Packet: "+size(pageSize+1)+": the packet is too large", unix.EINVAL, RanNo)
 			return
 		}
 	}

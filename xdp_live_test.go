@@ -574,8 +574,8 @@ func TestLiveRefusals(t *testing.T) {
 	}{
 		{"no packet", Live{Frames: 1}, "Live.Packet: 0 bytes: a packet begins with a 14-byte Ethernet header", unix.EINVAL},
 		{"short packet", Live{Packet: frame(13), Frames: 1}, "Live.Packet: 13 bytes", unix.EINVAL},
-		{"long packet", Live{Packet: frame(4000), Frames: 1}, "Live.Packet: 4000 bytes: the packet is too large for a live frame: at most 3", unix.EINVAL},
-		{"huge packet", Live{Packet: frame(1 << 20), Frames: 1}, "Live.Packet: 1048576 bytes: a live frame fits in a page", unix.EINVAL},
+		{"long packet", Live{Packet: frame(pageSize - 100), Frames: 1}, "Live.Packet: " + size(pageSize-100) + ": the packet is too large for a live frame: at most ", unix.EINVAL},
+		{"huge packet", Live{Packet: frame(maxPacket + 1), Frames: 1}, "Live.Packet: " + size(maxPacket+1) + ": a live frame fits in a page", unix.EINVAL},
 		{"metadata", Live{Packet: frame(64), Metadata: make([]byte, 5), Frames: 1}, "Live.Metadata: 5 bytes: metadata must be a multiple of 4 bytes, at most ", unix.EINVAL},
 		{"much metadata", Live{Packet: frame(64), Metadata: make([]byte, 300), Frames: 1}, "Live.Metadata: 300 bytes: metadata must be a multiple of 4 bytes, at most ", unix.EINVAL},
 		{"batch", Live{Packet: frame(64), Frames: 1, BatchSize: 257}, "progrun: Live.BatchSize: 257: over the kernel's 256: argument list too long", unix.E2BIG},
@@ -1138,6 +1138,17 @@ func switchOnGRO(t *testing.T, name string) {
 	}
 }
 
+// inRawConn calls f with the socket of a connection.
+func inRawConn(conn net.PacketConn, f func(fd int) error) error {
+	raw, err := conn.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = f(int(fd)) })
+	return errors.Join(err, failed)
+}
+
 // TestLivePass has frames delivered to a UDP socket.
 func TestLivePass(t *testing.T) {
 	w := newWire(t, 1)
@@ -1162,7 +1173,15 @@ func TestLivePass(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		const frames = 40 // a page each, they fit in the socket's buffer
+		const frames = 40
+		// A datagram counts as the page that it is in, which it fills a bit of.
+		err = inRawConn(conn, func(fd int) error {
+			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 2*frames*pageSize)
+		})
+		if err != nil {
+			t.Error(err)
+			return
+		}
 		if _, err := (Live{Packet: packet, Frames: frames, Ifindex: w.ifA}).Run(soon(t), o.Program); err != nil {
 			t.Error(err)
 		}
