@@ -44,18 +44,18 @@ var archs = []*arch{
 		qemu:     "qemu-system-aarch64", qemuPackage: "qemu-system-arm", machine: "virt", console: "ttyAMA0",
 	},
 	{
-		goarch: "s390x", deb: "s390x", kernels: []string{"6.1"},
-		flavours: map[string]string{"": "s390x"},
-		suites:   []string{"bookworm", "trixie", "sid"},
-		security: []string{"bookworm-security"},
-		qemu:     "qemu-system-s390x", qemuPackage: "qemu-system-misc", machine: "s390-ccw-virtio", console: "ttysclp0",
-	},
-	{
 		goarch: "ppc64le", deb: "ppc64el", kernels: []string{"6.12-64k"},
 		flavours: map[string]string{"": "powerpc64le", "64k": "powerpc64le-64k"},
 		suites:   []string{"trixie", "sid"},
 		security: []string{"trixie-security"},
 		qemu:     "qemu-system-ppc64", qemuPackage: "qemu-system-ppc", machine: "pseries", console: "hvc0",
+	},
+	{
+		goarch: "s390x", deb: "s390x", kernels: []string{"6.1"},
+		flavours: map[string]string{"": "s390x"},
+		suites:   []string{"bookworm", "trixie", "sid"},
+		security: []string{"bookworm-security"},
+		qemu:     "qemu-system-s390x", qemuPackage: "qemu-system-misc", machine: "s390-ccw-virtio", console: "ttysclp0",
 	},
 }
 

@@ -9,6 +9,7 @@
 //
 //   - amd64: the cloud kernels 5.10, 6.1, 6.12 and the newest that Debian has
 //   - arm64: 6.12 with pages of 4 KiB, and 6.12-16k with pages of 16 KiB
+//   - ppc64le: 6.12-64k with pages of 64 KiB
 //   - s390x, a big-endian machine: 6.1
 //
 // The packages come from the Debian archive that apt already uses, with apt's
@@ -31,16 +32,16 @@
 //
 //	-kernel list
 //		run on these kernels only: a comma-separated list of series such as
-//		5.10, of "host", and of "newest"; after a series or "newest" of arm64,
-//		"-16k" asks for pages of 16 KiB
+//		5.10, of "host", and of "newest"; after one of these, "-16k" (arm64) and
+//		"-64k" (ppc64le) ask for larger pages
 //	-run regexp
 //		run only the tests that match, as with go test
 //	-v
 //		list every subtest, not just those which failed or skipped somewhere
 //	-goarch name
-//		run on kernels of this architecture only: amd64, arm64, s390x, or 386
-//		for 32-bit test binaries on amd64's kernels; with -kernel, amd64 unless
-//		given
+//		run on kernels of this architecture only: amd64, arm64, ppc64le, s390x,
+//		or 386 for 32-bit test binaries on amd64's kernels; with -kernel, amd64
+//		unless given
 //	-write
 //		write the table of program types into README.md
 //	-timeout duration
@@ -100,9 +101,9 @@ func (o options) accelFor(a *arch) string {
 
 func main() {
 	var opts options
-	flag.StringVar(&opts.kernels, "kernel", "", "run on these kernels only: a comma-separated `list` of series such as 5.10, of \"host\", and of \"newest\"; \"-16k\" after one asks for pages of 16 KiB")
+	flag.StringVar(&opts.kernels, "kernel", "", "run on these kernels only: a comma-separated `list` of series such as 5.10, of \"host\", and of \"newest\"; after one of these, \"-16k\" (arm64) and \"-64k\" (ppc64le) ask for larger pages")
 	flag.StringVar(&opts.run, "run", "", "run only the tests that match `regexp`; only the rows of the README that it covers are compared")
-	flag.StringVar(&opts.goarch, "goarch", "", "run on kernels of this `architecture` only: amd64, arm64, s390x, or 386 for 32-bit test binaries on amd64's kernels")
+	flag.StringVar(&opts.goarch, "goarch", "", "run on kernels of this `architecture` only: amd64, arm64, ppc64le, s390x, or 386 for 32-bit test binaries on amd64's kernels")
 	flag.BoolVar(&opts.verbose, "v", false, "list every subtest, not just those which failed or skipped somewhere")
 	flag.BoolVar(&opts.write, "write", false, "write the table of program types into README.md")
 	flag.DurationVar(&opts.timeout, "timeout", 10*time.Minute, "give each kernel this long")

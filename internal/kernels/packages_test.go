@@ -84,11 +84,11 @@ func TestKernelsOf(t *testing.T) {
 		opts options
 		want string // of all architectures
 	}{
-		{options{}, "[host 5.10 6.1 6.12 newest] [6.12 6.12-16k] [6.1]"},
-		{options{kernels: "5.10,host"}, "[5.10 host] [] []"},
-		{options{goarch: "arm64"}, "[] [6.12 6.12-16k] []"},
-		{options{goarch: "arm64", kernels: "newest-16k"}, "[] [newest-16k] []"},
-		{options{goarch: "386", kernels: "6.12"}, "[6.12] [] []"},
+		{options{}, "[host 5.10 6.1 6.12 newest] [6.12 6.12-16k] [6.12-64k] [6.1]"},
+		{options{kernels: "5.10,host"}, "[5.10 host] [] [] []"},
+		{options{goarch: "arm64"}, "[] [6.12 6.12-16k] [] []"},
+		{options{goarch: "arm64", kernels: "newest-16k"}, "[] [newest-16k] [] []"},
+		{options{goarch: "386", kernels: "6.12"}, "[6.12] [] [] []"},
 	} {
 		var got []string
 		for _, a := range archs {

@@ -112,7 +112,8 @@ const (
 var legend = []struct{ sign, text string }{
 	{markLacks, "the kernel has no such programs, or too little of them to run one"},
 	{markForbidden, "the machine that ran it does not permit them (EPERM)"},
-	{"16k", "pages of 16 KiB; all others have pages of 4 KiB"},
+	{"16k", "pages of 16 KiB"},
+	{"64k", "pages of 64 KiB"},
 }
 
 func (s *support) set(row, column, mark string) {

@@ -41,7 +41,7 @@ func TestSupportForbidden(t *testing.T) {
 | Tracing | † |
 
 †: the machine that ran it does not permit them (EPERM).
-16k: pages of 16 KiB; all others have pages of 4 KiB.
+16k: pages of 16 KiB.
 `
 	s := supportOf([]*report{r})
 	if got := s.markdown(); got != want || s.failed() {
