@@ -1,0 +1,98 @@
+package progruntest
+
+import (
+	"flag"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/progrun/progrun"
+)
+
+func BenchmarkPass(b *testing.B) {
+	prog, _ := load(b, "xdp", "xdp_pass")
+	Benchmark(b, prog, progrun.XDP{Packet: packet()})
+}
+
+func BenchmarkShrink(b *testing.B) {
+	prog, _ := load(b, "xdp", "xdp_shrink_head")
+	Benchmark(b, prog, progrun.XDP{Packet: make([]byte, 1000)})
+}
+
+func BenchmarkMark(b *testing.B) {
+	prog, _ := load(b, "tc", "tc_mark")
+	Benchmark(b, prog, progrun.TC{Packet: packet(), Context: progrun.SKB{Mark: 7}})
+}
+
+func BenchmarkFlowDissector(b *testing.B) {
+	prog, _ := load(b, "flow_dissector", "flow_dissect")
+	Benchmark(b, prog, progrun.FlowDissector{Packet: packet()})
+}
+
+func BenchmarkFails(b *testing.B) {
+	prog, _ := load(b, "xdp", "xdp_pass")
+	Benchmark(b, prog, progrun.XDP{Packet: make([]byte, 13)})
+}
+
+// TestBenchmark reads what benchmarks print.
+func TestBenchmark(t *testing.T) {
+	needPrivilege(t)
+	for _, c := range []struct {
+		name, benchtime, n string
+		drifts             bool
+	}{
+		{"Pass", "1000x", "1000", false},
+		{"Pass", "20ms", `\d{4,}`, false},
+		{"Shrink", "1000x", "1000", true},
+		{"Shrink", "20ms", `\d{3,}`, true},
+		{"Mark", "7x", "7", true},
+		{"FlowDissector", "10ms", `\d{3,}`, false},
+	} {
+		t.Run(c.name+"/"+c.benchtime, func(t *testing.T) {
+			out := child(t, "-test.run=^$", "-test.bench=^Benchmark"+c.name+"$", "-test.benchtime="+c.benchtime, "-test.count=2")
+			line := regexp.MustCompile(`(?m)^Benchmark` + c.name + `(-\d+)?\s+` + c.n + `\s+[1-9][\d.]* ns/op$`)
+			if n := len(line.FindAllString(out, -1)); n != 2 {
+				t.Errorf("%d lines of results", n)
+			}
+			want := 0
+			if c.drifts {
+				want = 2 // a run of the benchmark each
+			}
+			if n := strings.Count(out, "the program edits its input"); n != want {
+				t.Errorf("says %d times that the program edits its input", n)
+			}
+		})
+	}
+	out := child(t, "-test.run=^$", "-test.bench=^BenchmarkFails$")
+	if !strings.Contains(out, "--- FAIL: BenchmarkFails") || !strings.Contains(out, "progrun: XDP.Packet: 13 bytes") {
+		t.Error("it does not fail")
+	}
+}
+
+// TestBenchmarkIsMeasure compares the two ways to time a run.
+func TestBenchmarkIsMeasure(t *testing.T) {
+	if emulated() {
+		t.Skip("compares times")
+	}
+	prog, _ := writer(t, "tc_ring", 0)
+	old := flag.Lookup("test.benchtime").Value.String()
+	if err := flag.Set("test.benchtime", "100ms"); err != nil {
+		t.Fatal(err)
+	}
+	defer flag.Set("test.benchtime", old)
+	best := 10.0
+	for range 5 {
+		m, err := progrun.Measure(prog, progrun.TC{Packet: packet()}, 100*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res := testing.Benchmark(func(b *testing.B) { Benchmark(b, prog, progrun.TC{Packet: packet()}) })
+		ratio := res.Extra["ns/op"] / float64(m.PerRun)
+		t.Logf("Benchmark %v ns, Measure %v, ratio %.2f", res.Extra["ns/op"], m.PerRun, ratio)
+		best = min(best, max(ratio, 1/ratio))
+	}
+	if best > 1.05 {
+		t.Errorf("they differ by a factor of %.2f", best)
+	}
+}

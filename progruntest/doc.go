@@ -1,0 +1,106 @@
+// Package progruntest helps to test BPF programs with progrun, as net/http/httptest
+// helps to test handlers: it loads programs, runs them, reads what they counted
+// and wrote, times them, and takes tests into network namespaces. What a test
+// opens is closed when it ends.
+//
+//	func TestDropsTelnet(t *testing.T) {
+//		spec, err := ebpf.LoadCollectionSpec("filter.o")
+//		progruntest.Need(t, err)
+//		coll := progruntest.NewCollection(t, spec)
+//		dropped := progruntest.Records[event](t, coll.Maps["dropped"])
+//
+//		res := progruntest.Run(t, coll.Programs["filter"], progrun.XDP{Packet: telnet})
+//		if res.Action != progrun.XDPDrop {
+//			t.Errorf("got %s", res.Action)
+//		}
+//		if got := dropped(); len(got) != 1 || got[0].Port != 23 {
+//			t.Errorf("records %+v", got)
+//		}
+//		if n := progruntest.Sum[uint64](t, coll.Maps["drops"], uint32(0)); n != 1 {
+//			t.Errorf("counted %d drops", n)
+//		}
+//	}
+//
+// # Skips
+//
+// Where the process lacks a privilege, or the kernel a feature, tests skip, and
+// say which; whatever else goes wrong fails them. [Need] has the rules. Ask for
+// features, not for versions, which backports belie:
+//
+//	progruntest.Need(t, progrun.HaveNonLinearSKB())
+//	progruntest.Need(t, features.HaveProgramHelper(ebpf.XDP, asm.FnXdpLoadBytes))
+//
+// Skips can hide a test everywhere. Set PROGRUN_REQUIRE=1 in the environment
+// where tests have root, and PROGRUN_REQUIRE=all on the newest kernel: then they
+// fail instead.
+//
+// # Recipes
+//
+// The package has no builders of packets, no comparisons and no veths, as others
+// have them. A packet, by github.com/gopacket/gopacket:
+//
+//	func tcp(t *testing.T, dst string, port uint16) []byte {
+//		eth := &layers.Ethernet{SrcMAC: mac1, DstMAC: mac2, EthernetType: layers.EthernetTypeIPv4}
+//		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP,
+//			SrcIP: net.IP{192, 0, 2, 1}, DstIP: net.ParseIP(dst)}
+//		tcp := &layers.TCP{SrcPort: 40000, DstPort: layers.TCPPort(port), SYN: true}
+//		tcp.SetNetworkLayerForChecksum(ip)
+//		buf := gopacket.NewSerializeBuffer()
+//		opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+//		if err := gopacket.SerializeLayers(buf, opts, eth, ip, tcp); err != nil {
+//			t.Fatal(err)
+//		}
+//		return buf.Bytes()
+//	}
+//
+// A difference between packets, by github.com/google/go-cmp/cmp. The dumps make
+// it one of lines of 16 bytes; clear bytes that may differ before:
+//
+//	if diff := cmp.Diff(hex.Dump(want), hex.Dump(res.Packet)); diff != "" {
+//		t.Errorf("packet (-want +got):\n%s", diff)
+//	}
+//
+// A veth in a namespace, by github.com/vishvananda/netlink: see the example of
+// [NetNS.Do].
+//
+// A fuzz target. An error that Is EINVAL, of a program that did not run, is a
+// packet which the kernel does not take:
+//
+//	func FuzzFilter(f *testing.F) {
+//		prog := progruntest.NewCollection(f, spec).Programs["filter"]
+//		f.Add(telnet)
+//		f.Fuzz(func(t *testing.T, packet []byte) {
+//			res, err := progrun.XDP{Packet: packet}.Run(prog)
+//			var e *progrun.Error
+//			if errors.As(err, &e) && e.Ran == progrun.RanNo && errors.Is(err, unix.EINVAL) {
+//				t.Skip(err)
+//			}
+//			progruntest.Need(t, err)
+//			if res.Action == progrun.XDPAborted {
+//				t.Errorf("aborted on %x", packet)
+//			}
+//		})
+//	}
+//
+// A golden capture: the verdicts on the packets of a file, compared with those
+// that were right before. The flag -update writes them anew:
+//
+//	func TestCapture(t *testing.T) {
+//		var got strings.Builder
+//		for i, packet := range readCapture(t, "testdata/traffic.pcap") {
+//			res := progruntest.Run(t, prog, progrun.XDP{Packet: packet})
+//			fmt.Fprintln(&got, i+1, res.Action, len(res.Packet))
+//		}
+//		if *update {
+//			progruntest.Need(t, os.WriteFile("testdata/traffic.golden", []byte(got.String()), 0o644))
+//		}
+//		want, err := os.ReadFile("testdata/traffic.golden")
+//		progruntest.Need(t, err)
+//		if diff := cmp.Diff(string(want), got.String()); diff != "" {
+//			t.Errorf("verdicts (-want +got):\n%s", diff)
+//		}
+//	}
+//
+// Tests that share maps put them back to what they were; those that load their
+// own, as above, need not. Loading takes some milliseconds.
+package progruntest

@@ -1,0 +1,68 @@
+package progruntest
+
+import (
+	"io"
+	"reflect"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// NewCollection loads the programs and maps of spec, and closes them when the
+// test ends.
+//
+// It works on a copy of spec and lifts the limit of locked memory, which
+// kernels before 5.11 need. Maps that spec pins are not pinned, and the test's
+// log says so: each test has maps of its own, and none leaves files behind.
+// Errors go to [Need].
+func NewCollection(tb testing.TB, spec *ebpf.CollectionSpec) *ebpf.Collection {
+	tb.Helper()
+	coll, err := ebpf.NewCollection(loadable(tb, spec))
+	Need(tb, err)
+	tb.Cleanup(coll.Close)
+	return coll
+}
+
+// LoadAndAssign is [NewCollection] for a struct with fields for programs and
+// maps, such as those that bpf2go writes. It loads those only, as
+// [ebpf.CollectionSpec.LoadAndAssign] does, and closes them when the test ends.
+func LoadAndAssign(tb testing.TB, spec *ebpf.CollectionSpec, to any) {
+	tb.Helper()
+	Need(tb, loadable(tb, spec).LoadAndAssign(to, nil))
+	tb.Cleanup(func() { closeFields(reflect.ValueOf(to)) })
+}
+
+// loadable returns a copy of spec that leaves nothing behind when it is loaded.
+func loadable(tb testing.TB, spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
+	tb.Helper()
+	checkNetNS(tb)
+	if spec == nil {
+		tb.Fatal("the CollectionSpec is nil: see the error that came with it")
+	}
+	Need(tb, rlimit.RemoveMemlock())
+	spec = spec.Copy()
+	for name, m := range spec.Maps {
+		if m.Pinning != ebpf.PinNone {
+			tb.Logf("map %s: not pinned, so that the test has a map of its own and leaves no file", name)
+			m.Pinning = ebpf.PinNone
+		}
+	}
+	return spec
+}
+
+// closeFields closes what LoadAndAssign put into a struct: the fields with a
+// tag, in structs inside of structs too.
+func closeFields(v reflect.Value) {
+	v = reflect.Indirect(v)
+	if v.Kind() != reflect.Struct {
+		return
+	}
+	for i := range v.NumField() {
+		if v.Type().Field(i).Tag.Get("ebpf") == "" {
+			closeFields(v.Field(i))
+		} else if c, ok := v.Field(i).Interface().(io.Closer); ok {
+			c.Close()
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package progruntest
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+// Sum adds up the values that a per-CPU map has for key, one from each CPU.
+//
+// V is an integer, a float, or an array or struct of these, of the size of the
+// map's values; structs add up field by field. Of a hash that lacks the key the
+// sum is zero.
+func Sum[V any](tb testing.TB, m *ebpf.Map, key any) V {
+	tb.Helper()
+	var total V
+	if err := addable(reflect.TypeFor[V]()); err != nil {
+		tb.Fatalf("%v: cannot add up values of type %T: %v", m, total, err)
+	}
+	var hash bool
+	switch m.Type() {
+	case ebpf.PerCPUHash, ebpf.LRUCPUHash, ebpf.PerCPUCGroupStorage:
+		hash = true
+	case ebpf.PerCPUArray:
+	default:
+		tb.Fatalf("%v has one value for all CPUs: read it with Lookup", m)
+	}
+	var values []V
+	if err := m.Lookup(key, &values); err != nil && !(hash && errors.Is(err, ebpf.ErrKeyNotExist)) {
+		tb.Fatalf("%v: look up %v: %v", m, key, err)
+	}
+	for i := range values {
+		add(reflect.ValueOf(&total).Elem(), reflect.ValueOf(&values[i]).Elem())
+	}
+	return total
+}
+
+// addable returns an error unless add can add up values of type t.
+func addable(t reflect.Type) error {
+	switch {
+	case t.Kind() == reflect.Array:
+		return addable(t.Elem())
+	case t.Kind() == reflect.Struct:
+		for i := range t.NumField() {
+			switch f := t.Field(i); {
+			case f.Name == "_":
+			case !f.IsExported():
+				return fmt.Errorf("the field %s is not exported", f.Name)
+			default:
+				if err := addable(f.Type); err != nil {
+					return err
+				}
+			}
+		}
+	case !reflect.Zero(t).CanInt() && !reflect.Zero(t).CanUint() && !reflect.Zero(t).CanFloat():
+		return fmt.Errorf("%s is no number", t)
+	}
+	return nil
+}
+
+// add adds v to total.
+func add(total, v reflect.Value) {
+	switch {
+	case v.CanInt():
+		total.SetInt(total.Int() + v.Int())
+	case v.CanUint():
+		total.SetUint(total.Uint() + v.Uint())
+	case v.CanFloat():
+		total.SetFloat(total.Float() + v.Float())
+	case v.Kind() == reflect.Array:
+		for i := range v.Len() {
+			add(total.Index(i), v.Index(i))
+		}
+	default:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				add(total.Field(i), v.Field(i))
+			}
+		}
+	}
+}
