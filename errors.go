@@ -10,8 +10,8 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Error describes why a request was refused, or why it failed. Every error of
-// this package is one:
+// Error describes why a request was refused, or why it failed. All errors of this
+// package are of this type:
 //
 //	progrun: XDP.Metadata: 13 bytes: metadata must be a multiple of 4 bytes, at most 216 here: invalid argument
 //
@@ -24,8 +24,8 @@ type Error struct {
 	// one.
 	Input int
 	// Request is what was asked for: the name of the request's type, such as
-	// "XDP", or of the function, such as "Hold". For the functions that ask what
-	// the kernel can do it is the feature in words, such as "XDP contexts".
+	// "XDP", or of what else was used, such as "Hold". The functions that ask what
+	// the kernel can do name the feature in words, such as "XDP contexts".
 	Request string
 	// Field is the field of the request that broke the rule, such as
 	// "Context.WireLen". It is empty if no single field did.
@@ -94,10 +94,6 @@ func (r Ran) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // UnmarshalText parses what String returns.
 func (r *Ran) UnmarshalText(text []byte) error { return parse(r, text, "Ran", RanNo, RanMaybe, RanYes) }
-
-// enotsupp is an errno of the kernel's own that reaches user space: the program
-// type has no handler for BPF_PROG_RUN. The C library has no name for it.
-const enotsupp = syscall.Errno(524)
 
 // unsupported is the errno of a kernel that lacks something.
 type unsupported struct{ errno syscall.Errno }
@@ -177,4 +173,38 @@ func fitsPage(request string, n int) error {
 		return nil
 	}
 	return refuse(request, "Metadata", size(n), "no kernel takes more than 252 bytes of metadata", syscall.EINVAL)
+}
+
+// name returns names[v], or "Type(v)" if there is none.
+func name(v int64, typ string, names ...string) string {
+	if v >= 0 && v < int64(len(names)) {
+		return names[v]
+	}
+	return typ + "(" + strconv.FormatInt(v, 10) + ")"
+}
+
+// word is a number that prints as a word.
+type word interface {
+	~uint8 | ~int32 | ~uint32 | ~int64
+	String() string
+}
+
+// parse sets v to the value that prints as text: one of those given, or n if text
+// is "Type(n)".
+func parse[T word](v *T, text []byte, typ string, values ...T) error {
+	if digits, ok := strings.CutPrefix(string(text), typ+"("); ok {
+		n, _ := strconv.ParseInt(strings.TrimSuffix(digits, ")"), 10, 64)
+		values = []T{T(n)}
+	}
+	for _, value := range values {
+		if value.String() == string(text) {
+			*v = value
+			return nil
+		}
+	}
+	return noSuchWord(typ, text)
+}
+
+func noSuchWord(typ string, text []byte) error {
+	return refuse(typ, "", strconv.Quote(string(text)), "no value of this type prints so", syscall.EINVAL)
 }

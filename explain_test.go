@@ -439,6 +439,39 @@ func TestDifferential(t *testing.T) {
 	}
 }
 
+// TestEveryContextByte sets each byte of a context alone: whatever the kernel
+// refuses is explained, and names the byte or the field that it is in.
+func TestEveryContextByte(t *testing.T) {
+	for _, target := range targets {
+		if len(target.ctx) == 0 {
+			continue
+		}
+		t.Run(target.program, func(t *testing.T) {
+			o := load(t, target.file, target.program)
+			if err := HaveProgramRun(o.Type()); lacks(err) {
+				skipOnThisKernel(t, target.program, err)
+			}
+			size := int(kindOf(o.Type()).ctxSize)
+			refused := 0
+			for at := range size {
+				s := withCtx(target.legal(), size)
+				s.ctxIn = make([]byte, 8192)
+				copy(s.ctxIn, target.legal().ctxIn)
+				target.settle(&s)
+				s.ctxIn[at] |= 0x80
+				c := target.judge(t, o.Program, s)
+				refused += c.refused
+				if c.unexplained > 0 {
+					t.Errorf("byte %d: unexplained", at)
+				}
+			}
+			if refused == 0 {
+				t.Error("the kernel refused none")
+			}
+		})
+	}
+}
+
 // judgeMany fires in the namespace of the calling thread, where the interface
 // 77 is a veth, which it adds and deletes.
 func (t *target) judgeMany(tb testing.TB, prog *ebpf.Program, shots int) (all tally) {

@@ -153,6 +153,10 @@ const maxErrno = 4095
 // result returns the result of a call that an Errno above maxErrno stands for.
 func result(errno syscall.Errno) int { return int(int32(-errno)) }
 
+// enotsupp is an errno of the kernel's own that reaches user space: the program
+// type has no handler for BPF_PROG_RUN. The C library has no name for it.
+const enotsupp = syscall.Errno(524)
+
 // answer is what was found out of a kernel, once it is certain.
 type answer struct{ atomic.Uint32 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // XDPAction is what an XDP program returned: enum xdp_action of linux/bpf.h. The
@@ -14,7 +13,7 @@ type XDPAction uint32
 
 const (
 	XDPAborted  XDPAction = 0 // drop, and fire the tracepoint xdp:xdp_exception
-	XDPDrop     XDPAction = 1 // drop
+	XDPDrop     XDPAction = 1
 	XDPPass     XDPAction = 2 // pass on to the network stack
 	XDPTX       XDPAction = 3 // send out of the interface on which it arrived
 	XDPRedirect XDPAction = 4 // send to the target of bpf_redirect or bpf_redirect_map
@@ -91,7 +90,7 @@ func (v *TCVerdict) UnmarshalText(text []byte) error {
 		if digits, ok := bytes.CutPrefix(text, []byte(prefix)); ok {
 			n, err := strconv.ParseUint(string(digits), 10, 28)
 			if err != nil {
-				return fmt.Errorf("progrun: %q is no TCVerdict: %w", text, err)
+				return noSuchWord("TCVerdict", text)
 			}
 			*v = TCVerdict(opcode | uint32(n))
 			return nil
@@ -281,37 +280,4 @@ func bpfRetCode(v uint32, typ string) string {
 		return "BPF_FLOW_DISSECTOR_CONTINUE"
 	}
 	return name(int64(v), typ)
-}
-
-// name returns names[v], or "Type(v)" if there is none.
-func name(v int64, typ string, names ...string) string {
-	if v >= 0 && v < int64(len(names)) {
-		return names[v]
-	}
-	return typ + "(" + strconv.FormatInt(v, 10) + ")"
-}
-
-// word is a number that prints as a word.
-type word interface {
-	~uint8 | ~int32 | ~uint32 | ~int64
-	String() string
-}
-
-// parse sets v to the value that prints as text: one of those given, or n if text
-// is "Type(n)".
-func parse[T word](v *T, text []byte, typ string, values ...T) error {
-	for _, known := range values {
-		if known.String() == string(text) {
-			*v = known
-			return nil
-		}
-	}
-	if digits, ok := strings.CutPrefix(string(text), typ+"("); ok {
-		n, err := strconv.ParseInt(strings.TrimSuffix(digits, ")"), 10, 64)
-		if parsed := T(n); err == nil && parsed.String() == string(text) {
-			*v = parsed
-			return nil
-		}
-	}
-	return fmt.Errorf("progrun: %q is no %s", text, typ)
 }
