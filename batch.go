@@ -2,228 +2,121 @@ package progrun
 
 import (
 	"errors"
-	"fmt"
 	"iter"
-	"runtime"
-	"sync"
-	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 )
 
-// PacketRequest is what [Batch] runs: a request with a packet. [XDP], [TC],
-// [SocketFilter], [CGroupSKB], [LWT], [FlowDissector] and [Netfilter] are.
-type PacketRequest[Q, R any] interface {
-	// WithPacket is the request with another packet, and with out in place of
-	// its output buffer if it has one.
-	WithPacket(packet, out []byte) Q
-	Run(*ebpf.Program) (R, error)
-}
-
-// BatchOptions say how a [Batch] goes. The zero value is one to start from.
+// BatchOptions configures [Batch]. The zero value, like nil, runs the inputs one
+// by one and ends at the first error.
 type BatchOptions struct {
 	// KeepGoing runs the inputs after one that failed too. Otherwise an error
 	// is the last that is yielded.
 	KeepGoing bool
-	// Workers is how many goroutines run the program, for programs to which
-	// the order of their inputs means nothing. Results come in the order of
-	// the inputs all the same, but in groups, and up to 128 inputs for each
-	// worker may have been pulled, and run, ahead of the one that was yielded
-	// last. Workers run in the network namespace of the calling thread, which
-	// takes CAP_SYS_ADMIN (EPERM) if it was moved to another than the
-	// process's. 0 and 1 mean one worker, which runs nothing ahead.
+	// Workers is how many goroutines run the program at a time, at most 1024
+	// (EINVAL); 0 means 1. More than one is for programs to which the order of
+	// their inputs means nothing. Results come in the order of the inputs all
+	// the same, but in groups, and up to 128 inputs for each worker may have
+	// been pulled, and run, ahead of the one that was yielded last. The first
+	// 256 inputs run one by one, which is as fast.
+	//
+	// Workers run in the network namespace of the calling thread. If that was
+	// moved to another than the process's, following it takes CAP_SYS_ADMIN
+	// and /proc; a worker that cannot follow leaves its work to the others.
 	Workers int
 }
 
+// BatchResult is what became of one input of a [Batch].
+type BatchResult[Q, R any] struct {
+	// Input is the number of the input, from 1.
+	Input int
+	// Request is the input.
+	Request Q
+	// Result is the result of its run. It is zero beside an error.
+	Result R
+}
+
 const (
-	groupSize    = 64 // inputs that a worker takes at a time
-	groupsAhead  = 2  // for each worker: one that it runs, one that waits
-	packetGrowth = 256
+	maxWorkers  = 1024
+	inputsAlone = 256 // run before workers start: what fewer would gain is lost in waking them
 )
 
-// Batch runs a program on many packets: req with each packet in place of its
-// own. It yields a result or an error for each, in order. With one worker,
-// inputs are pulled one by one, and nothing runs beyond the last one that was
-// yielded:
+// Batch runs a program on many requests of one type. Each input gives exactly one
+// result or one error, in order. An error is an [*Error] whose Input is the number
+// of the input. With [Packets], the inputs are packets:
 //
-//	for res, err := range progrun.Batch(prog, progrun.XDP{}, packets, progrun.BatchOptions{}) {
+//	for res, err := range progrun.Batch(prog, progrun.Packets(progrun.XDP{}, packets), nil) {
 //
-// A packet need only be valid until the next one is pulled. What a result
-// points to is valid until the next result: packets share output buffers, and
-// the Out of req is not used. Memory does not grow with the number of inputs,
-// and no goroutine outlives the loop.
+// A request and what it points to need only be valid until the next one is pulled.
+// With one worker, inputs are pulled one by one, and nothing runs beyond the last
+// one that was yielded.
 //
-// An error is an [*Error] whose Input is the number of the input, from 1.
-func Batch[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, packets iter.Seq[[]byte], opts BatchOptions) iter.Seq2[R, error] {
-	return func(yield func(R, error) bool) {
-		if opts.Workers > 1 {
-			batchInGroups(prog, req, packets, opts, yield)
+// A result is valid until the next one is yielded, and the last one for good, so
+// that a loop which breaks off can keep what it found. Until then its Request still
+// points to what the caller passed or, with several workers, to a copy. Results
+// share memory for their outputs. A request with an Out of its own has its output
+// there, where it stays; with several workers, no two requests may share an Out.
+//
+// Memory does not grow with the number of inputs, and no goroutine outlives the
+// loop. A batch whose options are wrong yields one error, of input 0.
+func Batch[Q Request[Q, R], R any](prog *ebpf.Program, requests iter.Seq[Q], opts *BatchOptions) iter.Seq2[BatchResult[Q, R], error] {
+	var o BatchOptions
+	if opts != nil {
+		o = *opts
+	}
+	return func(yield func(BatchResult[Q, R], error) bool) {
+		if err := inRange("Batch", "Workers", o.Workers, maxWorkers); err != nil {
+			yield(BatchResult[Q, R]{}, err)
 			return
 		}
-		s := scratch.Get().(*[]byte)
-		defer scratch.Put(s)
+		var a *ahead[Q, R]
+		var out []byte
 		n := 0
-		for packet := range packets {
+		for req := range requests {
 			n++
-			res, err := req.WithPacket(packet, *s).Run(prog)
-			if err != nil {
+			if n > inputsAlone && o.Workers > 1 {
+				if a == nil {
+					a = runAhead(prog, o, yield)
+					defer a.stop()
+				}
+				if !a.add(n, req) {
+					return
+				}
+				continue
+			}
+			res := BatchResult[Q, R]{Input: n, Request: req}
+			if room := req.room(); room > 0 {
+				out = grow(out, room, true)
+				req = req.withOut(out)
+			}
+			var err error
+			if res.Result, err = req.Run(prog); err != nil {
 				err = numbered(err, n)
 			}
-			if !yield(res, err) || err != nil && !opts.KeepGoing {
+			if !yield(res, err) || err != nil && !o.KeepGoing {
+				return
+			}
+		}
+		if a != nil {
+			a.finish()
+		}
+	}
+}
+
+// Packets returns a request for each packet: req with the packet in place of its
+// own, and without its Out, which the packets would share.
+func Packets[Q PacketRequest[Q, R], R any](req Q, packets iter.Seq[[]byte]) iter.Seq[Q] {
+	req = req.withOut(nil)
+	return func(yield func(Q) bool) {
+		for packet := range packets {
+			if !yield(req.withPacket(packet)) {
 				return
 			}
 		}
 	}
 }
 
-// group is a number of consecutive inputs for one worker, and what became of
-// them. Its memory is used again for later ones.
-type group[R any] struct {
-	first  int // the number of the first input
-	inputs []input[R]
-	done   chan struct{}
-}
-
-type input[R any] struct {
-	packet, out []byte
-	res         R
-	err         error
-}
-
-// add copies a packet into the group.
-func (g *group[R]) add(packet []byte) {
-	n := len(g.inputs)
-	if n < cap(g.inputs) {
-		g.inputs = g.inputs[:n+1]
-	} else {
-		g.inputs = append(g.inputs, input[R]{})
-	}
-	in := &g.inputs[n]
-	in.packet = append(in.packet[:0], packet...)
-	if most := len(packet) + packetGrowth; cap(in.out) < most {
-		in.out = make([]byte, 0, most)
-	}
-}
-
-// batchInGroups is Batch with several workers. The caller's goroutine pulls
-// inputs, hands them out in groups, and yields the oldest group when there is
-// no room for another.
-func batchInGroups[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, packets iter.Seq[[]byte], opts BatchOptions, yield func(R, error) bool) {
-	c := crew[R]{work: make(chan *group[R], groupsAhead*opts.Workers)}
-	defer c.stop()
-	run := func(g *group[R], err error) { runGroup(prog, req, g, err, &c.stopped) }
-
-	var waiting []*group[R] // in the order of their inputs
-	free := &group[R]{first: 1, done: make(chan struct{}, 1)}
-	for packet := range packets {
-		if free.add(packet); len(free.inputs) < groupSize {
-			continue
-		}
-		if free.first == 1 {
-			if err := c.start(opts.Workers, run); err != nil {
-				var none R
-				yield(none, err)
-				return
-			}
-		}
-		c.work <- free
-		next := free.first + groupSize
-		waiting = append(waiting, free)
-		if len(waiting) < cap(c.work) {
-			free = &group[R]{done: make(chan struct{}, 1)}
-		} else {
-			free = waiting[0]
-			waiting = append(waiting[:0], waiting[1:]...)
-			if !free.yield(opts, yield) {
-				return
-			}
-		}
-		free.first, free.inputs = next, free.inputs[:0]
-	}
-	if free.first == 1 {
-		run(free, nil) // too few for anybody else
-	} else {
-		c.work <- free
-	}
-	for _, g := range append(waiting, free) {
-		if !g.yield(opts, yield) {
-			return
-		}
-	}
-}
-
-// crew is the workers of a batch.
-type crew[R any] struct {
-	work    chan *group[R]
-	stopped atomic.Bool
-	workers sync.WaitGroup
-	ns      netNS
-}
-
-// start has workers run what work brings, on threads in the network namespace
-// of this one. A worker that cannot get there has the reason for each input.
-func (c *crew[R]) start(workers int, run func(*group[R], error)) error {
-	ns, err := currentNetNS()
-	if err != nil {
-		return &Error{Request: "Batch", Rule: "cannot open this thread's network namespace", Err: err}
-	}
-	c.ns = ns
-	for range workers {
-		c.workers.Go(func() {
-			ns.run(func(err error) {
-				if err != nil {
-					err = &Error{Request: "Batch", Rule: cannotMove, Err: err}
-				}
-				for g := range c.work {
-					run(g, err)
-					runtime.Gosched() // for the one who waits, who else gets a turn when there is no work left
-				}
-			})
-		})
-	}
-	return nil
-}
-
-// stop waits for the workers, which do no more than they are at.
-func (c *crew[R]) stop() {
-	c.stopped.Store(true)
-	close(c.work)
-	c.workers.Wait()
-	c.ns.close()
-}
-
-// runGroup runs the inputs of a group, until someone says stop, or gives the
-// reason why it cannot.
-func runGroup[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, g *group[R], err error, stopped *atomic.Bool) {
-	for i := range g.inputs {
-		if stopped.Load() {
-			break
-		}
-		in := &g.inputs[i]
-		if in.err = err; err == nil {
-			in.res, in.err = req.WithPacket(in.packet, in.out).Run(prog)
-		}
-	}
-	g.done <- struct{}{}
-}
-
-// yield waits for a group and yields what became of it. It reports whether to
-// go on.
-func (g *group[R]) yield(opts BatchOptions, yield func(R, error) bool) bool {
-	<-g.done
-	for i := range g.inputs {
-		in := &g.inputs[i]
-		if in.err != nil {
-			in.err = numbered(in.err, g.first+i)
-		}
-		if !yield(in.res, in.err) || in.err != nil && !opts.KeepGoing {
-			return false
-		}
-	}
-	return true
-}
-
-// numbered is an error that says which input it was.
+// numbered returns the error with the number of its input.
 func numbered(err error, n int) error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -231,5 +124,20 @@ func numbered(err error, n int) error {
 		of.Input = n
 		return &of
 	}
-	return fmt.Errorf("progrun: input %d: %w", n, err)
+	return err
+}
+
+// grow returns an output buffer for a packet of n bytes: b, if that is large
+// enough. It has room for a packet to grow in. Where the kernel writes directly it
+// must have room for all that a program could make of the packet, which is worth it
+// for one large packet at a time.
+func grow(b []byte, n int, direct bool) []byte {
+	n += 256
+	if direct && n > 1024 {
+		n += 4*pageSize + xdpHeadroom
+	}
+	if cap(b) < n {
+		return make([]byte, 0, n)
+	}
+	return b
 }

@@ -5,11 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"iter"
+	"math"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +19,7 @@ func TestBatchOrder(t *testing.T) {
 	o := load(t, "xdp", "xdp_filter")
 	packets := traffic(t)
 	i := 0
-	for res, err := range Batch(o.Program, XDP{}, slices.Values(packets), BatchOptions{}) {
+	for res, err := range Batch(o.Program, Packets(XDP{}, slices.Values(packets)), nil) {
 		if err != nil {
 			t.Fatalf("packet %d: %v", i, err)
 		}
@@ -27,8 +27,8 @@ func TestBatchOrder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if res.Action != alone.Action || !bytes.Equal(res.Packet, alone.Packet) {
-			t.Errorf("packet %d: %s, %x, alone %s, %x", i, res.Action, res.Packet, alone.Action, alone.Packet)
+		if res.Result.Action != alone.Action || !bytes.Equal(res.Result.Packet, alone.Packet) {
+			t.Errorf("packet %d: %s, %x, alone %s, %x", i, res.Result.Action, res.Result.Packet, alone.Action, alone.Packet)
 		}
 		i++
 	}
@@ -44,8 +44,8 @@ func TestBatchRequest(t *testing.T) {
 	out := []byte{1, 2, 3, 4}
 	req := TC{Packet: frame(20), Context: SKB{Mark: 7, Priority: 5}, Repeat: 2, Out: out[:0]}
 	n := 0
-	for res, err := range Batch(o.Program, req, slices.Values([][]byte{frame(64), frame(65), frame(66)}), BatchOptions{}) {
-		if err != nil || res.Context.Mark != 8 || res.Context.Priority != 99 || len(res.Packet) != 64+n {
+	for res, err := range Batch(o.Program, Packets(req, slices.Values([][]byte{frame(64), frame(65), frame(66)})), nil) {
+		if err != nil || res.Result.Context.Mark != 8 || res.Result.Context.Priority != 99 || len(res.Result.Packet) != 64+n {
 			t.Errorf("packet %d: %+v, %v", n, res, err)
 		}
 		n++
@@ -62,16 +62,16 @@ func TestBatchRequest(t *testing.T) {
 func TestBatchSharesOutput(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	var first []byte
-	for res, err := range Batch(o.Program, XDP{}, slices.Values([][]byte{frame(64), bytes.Repeat([]byte{7}, 64)}), BatchOptions{}) {
+	for res, err := range Batch(o.Program, Packets(XDP{}, slices.Values([][]byte{frame(64), bytes.Repeat([]byte{7}, 64)})), nil) {
 		if err != nil {
 			t.Fatal(err)
 		}
 		if first == nil {
-			first = res.Packet
+			first = res.Result.Packet
 			if !bytes.Equal(first, frame(64)) {
 				t.Errorf("got %x", first)
 			}
-		} else if &first[0] != &res.Packet[0] {
+		} else if &first[0] != &res.Result.Packet[0] {
 			t.Error("each result has memory of its own")
 		}
 	}
@@ -95,13 +95,13 @@ func TestBatchError(t *testing.T) {
 		}
 		var failed []int
 		n := 0
-		for res, err := range Batch(o.Program, XDP{}, source, BatchOptions{KeepGoing: keepGoing}) {
+		for res, err := range Batch(o.Program, Packets(XDP{}, source), &BatchOptions{KeepGoing: keepGoing}) {
 			n++
 			var e *Error
 			switch {
 			case err == nil:
-				if len(res.Packet) != len(packets[n-1]) {
-					t.Errorf("input %d: %d bytes", n, len(res.Packet))
+				if len(res.Result.Packet) != len(packets[n-1]) {
+					t.Errorf("input %d: %d bytes", n, len(res.Result.Packet))
 				}
 			case !errors.As(err, &e):
 				t.Errorf("input %d: %v", n, err)
@@ -110,7 +110,7 @@ func TestBatchError(t *testing.T) {
 				if e.Input == 3 {
 					wantError(t, err, text, unix.EINVAL, RanNo)
 				}
-				if res.Packet != nil || res.Action != 0 {
+				if res.Result.Packet != nil || res.Result.Action != 0 {
 					t.Errorf("input %d: an error and a result: %+v", n, res)
 				}
 			}
@@ -128,7 +128,7 @@ func TestBatchError(t *testing.T) {
 // TestBatchErrorOfKernel numbers errors of the kernel too.
 func TestBatchErrorOfKernel(t *testing.T) {
 	o := load(t, "flow_dissector", "flow_dissect")
-	for _, err := range Batch(o.Program, FlowDissector{}, slices.Values([][]byte{frame(64), make([]byte, pageSize+1)}), BatchOptions{}) {
+	for _, err := range Batch(o.Program, Packets(FlowDissector{}, slices.Values([][]byte{frame(64), make([]byte, pageSize+1)})), nil) {
 		if err != nil {
 			wantError(t, err, "progrun: input 2: FlowDissector.Packet: "+size(pageSize+1)+": the packet is too large", unix.EINVAL, RanNo)
 			return
@@ -140,7 +140,7 @@ func TestBatchErrorOfKernel(t *testing.T) {
 // TestBatchErrorOfProgram is the same for each input.
 func TestBatchErrorOfProgram(t *testing.T) {
 	n := 0
-	for _, err := range Batch(nil, XDP{}, slices.Values([][]byte{frame(64), frame(64)}), BatchOptions{KeepGoing: true}) {
+	for _, err := range Batch(nil, Packets(XDP{}, slices.Values([][]byte{frame(64), frame(64)})), &BatchOptions{KeepGoing: true}) {
 		n++
 		wantError(t, err, []string{"", "input 1: XDP: the program is nil", "input 2: XDP: the program is nil"}[n], unix.EINVAL, RanNo)
 	}
@@ -157,7 +157,7 @@ func TestBatchBreak(t *testing.T) {
 		for pulled = 1; yield(frame(64)); pulled++ {
 		}
 	}
-	for _, err := range Batch(o.Program, XDP{}, endless, BatchOptions{KeepGoing: true}) {
+	for _, err := range Batch(o.Program, Packets(XDP{}, endless), &BatchOptions{KeepGoing: true}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +172,7 @@ func TestBatchBreak(t *testing.T) {
 
 // TestBatchOfNothing yields nothing, not even for a program that cannot run.
 func TestBatchOfNothing(t *testing.T) {
-	for res, err := range Batch(nil, XDP{}, slices.Values([][]byte(nil)), BatchOptions{}) {
+	for res, err := range Batch(nil, Packets(XDP{}, slices.Values([][]byte(nil))), nil) {
 		t.Errorf("got %+v, %v", res, err)
 	}
 }
@@ -180,11 +180,11 @@ func TestBatchOfNothing(t *testing.T) {
 // TestBatchAgain ranges over the same batch twice, and over one within another.
 func TestBatchAgain(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
-	batch := Batch(o.Program, XDP{}, slices.Values([][]byte{frame(64), frame(65)}), BatchOptions{})
+	batch := Batch(o.Program, Packets(XDP{}, slices.Values([][]byte{frame(64), frame(65)})), nil)
 	n := 0
 	for outer := range batch {
 		for inner, err := range batch {
-			if n++; err != nil || &inner.Packet[0] == &outer.Packet[0] {
+			if n++; err != nil || &inner.Result.Packet[0] == &outer.Result.Packet[0] {
 				t.Errorf("the inner loop writes to the outer's packet, %v", err)
 			}
 		}
@@ -212,7 +212,7 @@ func checkBatch[Q PacketRequest[Q, R], R any](t *testing.T, name, file, program 
 		o := load(t, file, program)
 		const inputs = 10_000
 		run := func(times int) {
-			for _, err := range Batch(o.Program, req, repeated(packet, times), BatchOptions{}) {
+			for _, err := range Batch(o.Program, Packets(req, repeated(packet, times)), nil) {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -239,30 +239,14 @@ func TestBatchOfEveryRequest(t *testing.T) {
 	checkBatch(t, "LWT", "lwt", "lwt_in", LWT{}, ip)
 	checkBatch(t, "FlowDissector", "flow_dissector", "flow_dissect", FlowDissector{Flags: FlowStopAtEncap}, ip)
 	checkBatch(t, "Netfilter", "netfilter", "netfilter_hook", Netfilter{}, ip)
-}
-
-// otherRequest fails with an error that is none of the library's.
-type otherRequest struct{}
-
-var errOther = errors.New("other")
-
-func (r otherRequest) WithPacket(packet, out []byte) otherRequest { return r }
-func (r otherRequest) Run(*ebpf.Program) (int, error)             { return 0, errOther }
-
-// TestBatchOfOtherRequests takes requests of other packages.
-func TestBatchOfOtherRequests(t *testing.T) {
-	for _, err := range Batch(nil, otherRequest{}, repeated(nil, 1), BatchOptions{}) {
-		if !errors.Is(err, errOther) || err.Error() != "progrun: input 1: other" {
-			t.Errorf("got %q", err)
-		}
-	}
+	checkBatch(t, "Any", "tc", "tc_mark", Any{}, ip)
 }
 
 // TestBatchWorkers holds that results come in the order of the inputs.
 func TestBatchWorkers(t *testing.T) {
 	o := load(t, "xdp", "xdp_count")
 	set(t, o, "verdict", 0, uint32(XDPPass))
-	for _, inputs := range []int{0, 1, 63, 64, 65, 1000, 10_007} {
+	for _, inputs := range []int{0, 1, 255, 256, 257, 287, 288, 289, 1000, 10_007} {
 		before := sum(t, o, "frames", 0)
 		buf := make([]byte, 64) // the same one for every input
 		packets := func(yield func([]byte) bool) {
@@ -274,12 +258,12 @@ func TestBatchWorkers(t *testing.T) {
 			}
 		}
 		n := 0
-		for res, err := range Batch(o.Program, XDP{}, packets, BatchOptions{Workers: 3}) {
+		for res, err := range Batch(o.Program, Packets(XDP{}, packets), &BatchOptions{Workers: 3}) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := binary.BigEndian.Uint32(res.Packet[20:]); got != uint32(n) || len(res.Packet) != 64 || res.Action != XDPPass {
-				t.Fatalf("result %d is that of input %d: %v", n, got, res.Action)
+			if got := binary.BigEndian.Uint32(res.Result.Packet[20:]); got != uint32(n) || len(res.Result.Packet) != 64 || res.Result.Action != XDPPass {
+				t.Fatalf("result %d is that of input %d: %v", n, got, res.Result.Action)
 			}
 			n++
 		}
@@ -292,7 +276,7 @@ func TestBatchWorkers(t *testing.T) {
 // TestBatchWorkersStop breaks off, and fails: no more than the documented
 // number of inputs may have run ahead, and nothing is left running.
 func TestBatchWorkersStop(t *testing.T) {
-	const workers, stopAt = 2, 100
+	const workers, stopAt = 2, 400
 	for _, fails := range []bool{false, true} {
 		o := load(t, "xdp", "xdp_count")
 		pulled := 0
@@ -309,10 +293,10 @@ func TestBatchWorkersStop(t *testing.T) {
 			}
 		}
 		n := 0
-		for _, err := range Batch(o.Program, XDP{}, packets, BatchOptions{Workers: workers}) {
+		for _, err := range Batch(o.Program, Packets(XDP{}, packets), &BatchOptions{Workers: workers}) {
 			n++
 			if err != nil {
-				wantError(t, err, "progrun: input 100: XDP.Packet: 13 bytes", unix.EINVAL, RanNo)
+				wantError(t, err, "progrun: input 400: XDP.Packet: 13 bytes", unix.EINVAL, RanNo)
 			}
 			if (err != nil) != (fails && n == stopAt) {
 				t.Fatalf("result %d: %v", n, err)
@@ -343,7 +327,7 @@ func TestBatchWorkersNetNS(t *testing.T) {
 	set(t, o, "verdict", 0, uint32(XDPPass))
 	before := threads(t)
 	const index, inputs = 4711, 1000
-	batch := Batch(o.Program, XDP{IngressIfindex: index}, repeated(frame(64), inputs), BatchOptions{Workers: 2})
+	batch := Batch(o.Program, Packets(XDP{IngressIfindex: index}, repeated(frame(64), inputs)), &BatchOptions{Workers: 2})
 	for _, err := range batch {
 		wantError(t, err, "progrun: input 1: XDP.IngressIfindex: 4711: no such interface", unix.ENODEV, RanNo)
 	}
@@ -379,7 +363,7 @@ func TestBatchWorkersKeepGoing(t *testing.T) {
 		}
 	}
 	n, failed := 0, 0
-	for _, err := range Batch(o.Program, XDP{}, packets, BatchOptions{Workers: 2, KeepGoing: true}) {
+	for _, err := range Batch(o.Program, Packets(XDP{}, packets), &BatchOptions{Workers: 2, KeepGoing: true}) {
 		n++
 		var e *Error
 		if errors.As(err, &e) {
@@ -402,7 +386,7 @@ func TestBatchWorkersMemory(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	batchOf := func(n int) func() {
 		return func() {
-			for _, err := range Batch(o.Program, XDP{}, repeated(frame(64), n), BatchOptions{Workers: 2}) {
+			for _, err := range Batch(o.Program, Packets(XDP{}, repeated(frame(64), n)), &BatchOptions{Workers: 2}) {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -412,5 +396,259 @@ func TestBatchWorkersMemory(t *testing.T) {
 	batchOf(1000)()
 	if few, many := mallocs(batchOf(1000)), mallocs(batchOf(50_000)); many > few+200 {
 		t.Errorf("%d allocations for 1,000 inputs, %d for 50,000", few, many)
+	}
+}
+
+// TestBatchLastResultStays has a loop that breaks off keep what it found, whatever
+// runs after it.
+func TestBatchLastResultStays(t *testing.T) {
+	o := load(t, "xdp", "xdp_pass")
+	for _, inputs := range []int{3, 1000} {
+		for _, stopAt := range []int{inputs / 2, inputs} { // in the middle, and after the last
+			for _, workers := range []int{1, 2} {
+				var found BatchResult[XDP, XDPResult]
+				for res, err := range Batch(o.Program, Packets(XDP{}, numberedPackets(inputs)), &BatchOptions{Workers: workers}) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if found = res; res.Input == stopAt {
+						break
+					}
+				}
+				for range 3 {
+					if _, err := (XDP{Packet: bytes.Repeat([]byte{7}, 100), Out: make([]byte, 0, 1)}).Run(o.Program); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want := slices.Clone(frame(64))
+				binary.BigEndian.PutUint32(want[20:], uint32(stopAt-1))
+				if !bytes.Equal(found.Result.Packet, want) {
+					t.Errorf("%d workers, %d of %d: found %x, want %x", workers, stopAt, inputs, found.Result.Packet, want)
+				}
+			}
+		}
+	}
+}
+
+// numberedPackets are packets that hold their number, from 0, in memory that they
+// share.
+func numberedPackets(n int) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		buf := frame(64)
+		for i := range n {
+			binary.BigEndian.PutUint32(buf[20:], uint32(i))
+			if !yield(buf) {
+				return
+			}
+		}
+	}
+}
+
+// TestBatchOptions refuses numbers of workers that nobody can have.
+func TestBatchOptions(t *testing.T) {
+	for _, c := range []struct {
+		workers int
+		text    string
+	}{
+		{-1, "progrun: Batch.Workers: -1: it cannot be negative: invalid argument"},
+		{1025, "progrun: Batch.Workers: 1025: it can be at most 1024: invalid argument"},
+		{math.MaxInt, "it can be at most 1024: invalid argument"},
+	} {
+		n := 0
+		packets := func(func([]byte) bool) { t.Error("an input was pulled") }
+		for res, err := range Batch(nil, Packets(XDP{}, packets), &BatchOptions{Workers: c.workers, KeepGoing: true}) {
+			n++
+			wantError(t, err, c.text, unix.EINVAL, RanNo)
+			if res.Input != 0 {
+				t.Errorf("the error is of input %d", res.Input)
+			}
+		}
+		if n != 1 {
+			t.Errorf("%d workers: %d errors", c.workers, n)
+		}
+	}
+}
+
+// TestBatchOfRequests has contexts beside packets, each request with its own.
+func TestBatchOfRequests(t *testing.T) {
+	o := load(t, "tc", "tc_mark")
+	for _, workers := range []int{1, 2} {
+		const inputs = 600
+		requests := func(yield func(TC) bool) {
+			packet := make([]byte, 64) // the same memory for every input
+			for i := range inputs {
+				packet[20] = byte(i)
+				if !yield(TC{Packet: packet, Context: SKB{Mark: 7, Priority: uint32(i)}, NoOutput: i%2 == 0}) {
+					return
+				}
+			}
+		}
+		n := 0
+		for res, err := range Batch(o.Program, requests, &BatchOptions{Workers: workers}) {
+			n++
+			q := res.Request
+			if err != nil || res.Input != n || q.Context.Priority != uint32(n-1) || q.Packet[20] != byte(n-1) || q.Out != nil {
+				t.Fatalf("input %d: %+v, %v", n, res, err)
+			}
+			if res.Result.Verdict != TCActShot {
+				t.Errorf("input %d: %s", n, res.Result.Verdict)
+			}
+			if hasOutput := n%2 == 0; hasOutput != (len(res.Result.Packet) == 64 && res.Result.Packet[20] == byte(n-1)) {
+				t.Errorf("input %d: output %x", n, res.Result.Packet)
+			}
+		}
+		if n != inputs {
+			t.Errorf("%d results", n)
+		}
+	}
+}
+
+// TestBatchOfSkLookup has requests without a packet.
+func TestBatchOfSkLookup(t *testing.T) {
+	o := load(t, "sk_lookup", "sk_lookup")
+	requests := []SkLookup{
+		{Protocol: unix.IPPROTO_TCP, Local: addrPort("192.0.2.1:80")},
+		{Protocol: -1, Local: addrPort("192.0.2.1:80")},
+		{Protocol: unix.IPPROTO_TCP, Local: addrPort("[2001:db8::1]:80")},
+	}
+	n := 0
+	for res, err := range Batch(o.Program, slices.Values(requests), &BatchOptions{KeepGoing: true}) {
+		n++
+		if res.Input != n || res.Request != requests[n-1] {
+			t.Errorf("result %d: %+v", n, res)
+		}
+		if n == 2 {
+			wantError(t, err, "progrun: input 2: SkLookup.Protocol: -1", unix.EINVAL, RanNo)
+			continue
+		}
+		if alone, err2 := res.Request.Run(o.Program); err != nil || err2 != nil || alone.Verdict != res.Result.Verdict {
+			t.Errorf("result %d: %+v, %v, alone %+v, %v", n, res, err, alone, err2)
+		}
+	}
+	if n != 3 {
+		t.Errorf("%d results", n)
+	}
+}
+
+// TestBatchKeepsOutputs has requests that say where their output goes.
+func TestBatchKeepsOutputs(t *testing.T) {
+	o := load(t, "xdp", "xdp_pass")
+	const inputs = 500
+	for _, workers := range []int{1, 2} {
+		requests := func(yield func(XDP) bool) {
+			for packet := range numberedPackets(inputs) {
+				if !yield(XDP{Packet: packet, Out: make([]byte, 0, 64)}) {
+					return
+				}
+			}
+		}
+		var kept [][]byte
+		for res, err := range Batch(o.Program, requests, &BatchOptions{Workers: workers}) {
+			if err != nil || &res.Result.Packet[0] != &res.Request.Out[:1][0] {
+				t.Fatalf("input %d: not in Out, %v", res.Input, err)
+			}
+			kept = append(kept, res.Result.Packet)
+		}
+		for i, packet := range kept {
+			if got := binary.BigEndian.Uint32(packet[20:]); got != uint32(i) {
+				t.Fatalf("output %d is that of input %d", i, got)
+			}
+		}
+	}
+}
+
+// TestBatchWorkersWithoutDescriptors has nothing left to open, which the workers
+// do not need: they are in the caller's namespace already.
+func TestBatchWorkersWithoutDescriptors(t *testing.T) {
+	o := load(t, "xdp", "xdp_pass")
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	none := old
+	none.Cur = 0
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	n := 0
+	for res, err := range Batch(o.Program, Packets(XDP{}, numberedPackets(1000)), &BatchOptions{Workers: 2, KeepGoing: true}) {
+		if n++; err != nil || res.Input != n {
+			t.Fatalf("input %d: %+v, %v", n, res, err)
+		}
+	}
+	if n != 1000 {
+		t.Errorf("%d results", n)
+	}
+}
+
+// TestBatchWorkersLost moves the caller's thread to where no worker can follow: the
+// caller does all the work.
+func TestBatchWorkersLost(t *testing.T) {
+	o := load(t, "xdp", "xdp_pass")
+	n := 0
+	inNetNS(t, func() {
+		lost := make(chan error, 1)
+		home := openThreadNetNS()
+		home.close()
+		home.err = unix.EPERM
+		go func() {
+			if home.run(func() {}) {
+				lost <- errors.New("a worker is where it cannot be")
+			}
+			close(lost)
+		}()
+		if err := <-lost; err != nil {
+			t.Error(err)
+		}
+		a := runAhead(o.Program, BatchOptions{Workers: 3}, func(res BatchResult[XDP, XDPResult], err error) bool {
+			if n++; err != nil || res.Input != n {
+				t.Errorf("input %d: %+v, %v", n, res, err)
+			}
+			return true
+		})
+		a.home.close()
+		a.home.err = unix.EPERM
+		defer a.stop()
+		for i := range 1000 {
+			if !a.add(i+1, XDP{Packet: frame(64)}) {
+				t.Error("stopped")
+			}
+		}
+		a.finish()
+	})
+	if n != 1000 {
+		t.Errorf("%d results", n)
+	}
+}
+
+// TestBatchWorkersAreNoSlower compares two workers with one where there is too
+// little for two to do: medians of paired ratios.
+func TestBatchWorkersAreNoSlower(t *testing.T) {
+	if emulated || raceEnabled {
+		t.Skip("speed is asserted on the machine itself, without the race detector")
+	}
+	o := load(t, "xdp", "xdp_pass")
+	for _, inputs := range []int{1, 10, 64, 100, 200} {
+		batch := func(workers int) time.Duration {
+			begin := time.Now()
+			for range 200 / inputs {
+				for _, err := range Batch(o.Program, Packets(XDP{NoOutput: true}, repeated(frame(64), inputs)), &BatchOptions{Workers: workers}) {
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			return time.Since(begin)
+		}
+		ratios := make([]float64, 0, 51)
+		for range cap(ratios) {
+			one := batch(1)
+			ratios = append(ratios, float64(batch(2))/float64(one))
+		}
+		slices.Sort(ratios)
+		if median := ratios[len(ratios)/2]; median > 1.1 {
+			t.Errorf("%d inputs: two workers take %.2f times as long as one", inputs, median)
+		}
 	}
 }

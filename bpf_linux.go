@@ -3,6 +3,8 @@ package progrun
 import (
 	"errors"
 	"runtime"
+	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -27,37 +29,78 @@ func progRun(a *attr, size uintptr) (errno syscall.Errno) {
 	return
 }
 
-// progRunBlocked is progRun on a thread whose signals are blocked. A loop that
-// the kernel gives up half-way because of a signal cannot be resumed, nor does
-// the kernel tell how far it came.
-func progRunBlocked(a *attr, size uintptr) syscall.Errno {
-	runtime.LockOSThread()
-	var old unix.Sigset_t
-	if errno := setSignals(allSignals(), &old); errno != 0 {
-		runtime.UnlockOSThread()
-		return errno
-	}
-	errno := progRun(a, size)
-	// Should the kernel refuse, the goroutine keeps the thread to itself: no
-	// other may inherit its mask.
-	if setSignals(&old, nil) == 0 {
-		runtime.UnlockOSThread()
-	}
-	return errno
+// guard keeps signals away from a thread while it makes a call. The zero guard
+// keeps none away.
+type guard struct {
+	before *unix.Sigset_t // what the thread had blocked before
 }
 
-// allSignals are all but the one with which the Go runtime interrupts every
-// thread for [syscall.AllThreadsSyscall]: a process whose threads block that
-// one hangs.
-func allSignals() *unix.Sigset_t {
-	const allThreadsSyscall = 33
-	set := new(unix.Sigset_t)
+var sigsets = sync.Pool{New: func() any { return new(unix.Sigset_t) }}
+
+// blockSignals blocks the signals of the calling thread, and wires the goroutine
+// to it. A loop that the kernel gives up half-way because of a signal cannot be
+// resumed, nor does the kernel tell how far it came. Where signals cannot be
+// blocked, the call goes without, and fails with EINTR should one come.
+func blockSignals() guard {
+	runtime.LockOSThread()
+	g := guard{before: sigsets.Get().(*unix.Sigset_t)}
+	if setSignals(allSignals(), g.before) != 0 {
+		sigsets.Put(g.before)
+		runtime.UnlockOSThread()
+		return guard{}
+	}
+	return g
+}
+
+// release undoes blockSignals.
+func (g guard) release() {
+	if g.before != nil {
+		g.restore()
+	}
+}
+
+// restore saves a system call where the caller had all signals blocked already.
+// Should the kernel refuse it, the goroutine keeps the thread to itself: no
+// other may inherit its mask.
+func (g guard) restore() {
+	if hasAllBlocked(g.before) || setSignals(g.before, nil) == 0 {
+		runtime.UnlockOSThread()
+	}
+	sigsets.Put(g.before)
+}
+
+// hasAllBlocked reports whether a mask blocks every signal that can be blocked
+// and is in allSignals. MIPS has more of them than are looked at here.
+func hasAllBlocked(mask *unix.Sigset_t) bool {
+	open := guarded
+	delSignal(&open, unix.SIGKILL)
+	delSignal(&open, unix.SIGSTOP)
+	const words = 8 / int(unsafe.Sizeof(open.Val[0])) // of the 64 signals that the kernel has
+	for i := range words {
+		if open.Val[i]&^mask.Val[i] != 0 {
+			return false
+		}
+	}
+	return !strings.HasPrefix(runtime.GOARCH, "mips")
+}
+
+// allSignals returns all signals but the one with which the Go runtime interrupts
+// every thread for [syscall.AllThreadsSyscall]: a process whose threads block
+// that one hangs.
+func allSignals() *unix.Sigset_t { return &guarded }
+
+var guarded = func() (set unix.Sigset_t) {
 	for i := range set.Val {
 		set.Val[i] = ^set.Val[i]
 	}
-	const bits = 8 * int(unsafe.Sizeof(set.Val[0]))
-	set.Val[(allThreadsSyscall-1)/bits] &^= 1 << ((allThreadsSyscall - 1) % bits)
+	const allThreadsSyscall = 33
+	delSignal(&set, allThreadsSyscall)
 	return set
+}()
+
+func delSignal(set *unix.Sigset_t, signal syscall.Signal) {
+	const bits = 8 * int(unsafe.Sizeof(set.Val[0]))
+	set.Val[int(signal-1)/bits] &^= 1 << (int(signal-1) % bits)
 }
 
 // setSignals sets the mask of the calling thread.

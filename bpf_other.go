@@ -8,4 +8,8 @@ const supported = false
 
 func progRun(*attr, uintptr) syscall.Errno { return enotsupp }
 
-func progRunBlocked(*attr, uintptr) syscall.Errno { return enotsupp }
+type guard struct{}
+
+func blockSignals() guard { return guard{} }
+
+func (guard) release() {}

@@ -29,8 +29,8 @@ type SKB struct {
 	// TStampNS is skb->tstamp, in nanoseconds. Since Linux 5.4.
 	TStampNS uint64
 	// WireLen is the packet's length on the wire in bytes: 0 for that of the
-	// packet, else from the packet's length up to 65,536. It never comes back
-	// as 0. Since Linux 5.6.
+	// packet, else from the packet's length up to 65,536. A program can read
+	// it but not write it, so it comes back as it went in. Since Linux 5.6.
 	WireLen int
 	// GSOSegs is skb_shinfo(skb)->gso_segs, at most 65,535. Since Linux 5.6.
 	GSOSegs int
@@ -58,6 +58,15 @@ func (s *SKB) check(request string) error {
 	}
 	// The kernel keeps the low 16 bits and says nothing.
 	return inRange(request, "Context.GSOSize", s.GSOSize, 1<<16-1)
+}
+
+// changed reports whether a context came back as other than it went in, except for
+// what the kernel fills in.
+func (s SKB) changed(out *SKB) bool {
+	if s.Ifindex == 0 {
+		s.Ifindex = out.Ifindex
+	}
+	return s != *out
 }
 
 // skBuff is struct __sk_buff. The blank field keeps the kernel's layout where a

@@ -166,7 +166,8 @@ func TestGoldenRaw(t *testing.T) {
 		Tail: []byte("tail, and 14 b"),
 	}
 	ptr := func(b []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(b)) }
-	a := raw.attr(9)
+	short := raw.attr(9)
+	a := raw.longAttr(&short)
 	wantBytes(t, "Raw", view(&a), golden(t, 4096, []field{
 		{0, 4, 9}, {8, 4, 64}, {12, 4, 10}, {16, 8, ptr(packet)}, {24, 8, ptr(out)}, {32, 4, 0x11121314},
 		{40, 4, 20}, {44, 4, 30}, {48, 8, ptr(in)}, {56, 8, ptr(back)},

@@ -338,21 +338,97 @@ func ExampleRaw() {
 	// Output: XDP_DROP 60
 }
 
+// The first packet that is dropped ends the loop, and can be kept.
 func ExampleBatch() {
 	prog := dropARP()
 	defer prog.Close()
 
-	packets := slices.Values([][]byte{arp, ipv4, ipv4})
-	for res, err := range progrun.Batch(prog, progrun.XDP{}, packets, progrun.BatchOptions{}) {
+	packets := slices.Values([][]byte{ipv4, arp, ipv4})
+	var dropped progrun.BatchResult[progrun.XDP, progrun.XDPResult]
+	for res, err := range progrun.Batch(prog, progrun.Packets(progrun.XDP{}, packets), nil) {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Println(res.Action)
+		if res.Result.Action == progrun.XDPDrop {
+			dropped = res
+			break
+		}
+	}
+	fmt.Println(dropped.Input, dropped.Result.Action, len(dropped.Result.Packet))
+	// Output: 2 XDP_DROP 60
+}
+
+// A batch of requests has a context beside each packet. An error is that of one
+// input, and KeepGoing runs the others.
+func ExampleBatch_requests() {
+	// Shoots what has the mark 7.
+	prog := load(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS,
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, 8, asm.Word), // mark
+			asm.Mov.Imm(asm.R0, int32(progrun.TCActShot)),
+			asm.JEq.Imm(asm.R2, 7, "end"),
+			asm.Mov.Imm(asm.R0, int32(progrun.TCActOK)),
+			asm.Return().WithSymbol("end"),
+		},
+	})
+	defer prog.Close()
+
+	requests := slices.Values([]progrun.TC{
+		{Packet: ipv4, Context: progrun.SKB{Mark: 7}},
+		{Packet: ipv4[:10]},
+		{Packet: ipv4, Context: progrun.SKB{Mark: 8}},
+	})
+	for res, err := range progrun.Batch(prog, requests, &progrun.BatchOptions{KeepGoing: true}) {
+		if err != nil {
+			fmt.Println(err)
+			continue
+		}
+		fmt.Println(res.Request.Context.Mark, res.Result.Verdict)
 	}
 	// Output:
-	// XDP_DROP
-	// XDP_PASS
-	// XDP_PASS
+	// 7 TC_ACT_SHOT
+	// progrun: input 2: TC.Packet: 10 bytes: a packet begins with a 14-byte Ethernet header: invalid argument
+	// 8 TC_ACT_OK
+}
+
+func ExamplePackets() {
+	prog := dropARP()
+	defer prog.Close()
+
+	// All that is the same for each packet stands in the request.
+	requests := progrun.Packets(progrun.XDP{IngressIfindex: 1, NoOutput: true}, slices.Values([][]byte{arp, ipv4}))
+	for res, err := range progrun.Batch(prog, requests, nil) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(res.Input, res.Result.Action)
+	}
+	// Output:
+	// 1 XDP_DROP
+	// 2 XDP_PASS
+}
+
+// One loop for programs of any type that take packets.
+func ExampleAny() {
+	filter := load(&ebpf.ProgramSpec{
+		Type:         ebpf.SocketFilter,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 20), asm.Return()},
+	})
+	defer filter.Close()
+	xdp := dropARP()
+	defer xdp.Close()
+
+	for _, prog := range []*ebpf.Program{xdp, filter} {
+		res, err := progrun.Any{Packet: arp}.Run(prog)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(prog.Type(), res.Verdict, len(res.Packet))
+	}
+	// Output:
+	// XDP XDP_DROP 60
+	// SocketFilter keep 20 bytes 60
 }
 
 func ExampleMeasure() {
@@ -367,8 +443,36 @@ func ExampleMeasure() {
 	if t.Drifts { // the program met its own edits
 		perRun = t.PerFreshRun
 	}
-	fmt.Println(t.Drifts, perRun > 0, t.Runs >= 100, t.FreshRuns >= 1)
+	fmt.Println(t.Drifts, perRun > 0, t.Median <= t.P90, t.P90 <= t.P99)
 	// Output: false true true true
+}
+
+// Timings of several packets add up to one.
+func ExampleTiming_Add() {
+	prog := dropARP()
+	defer prog.Close()
+
+	var all progrun.Timing
+	for _, packet := range [][]byte{arp, ipv4} {
+		t, err := progrun.Measure(prog, progrun.XDP{Packet: packet}, 5*time.Millisecond)
+		if err != nil {
+			log.Fatal(err)
+		}
+		all.Add(t)
+	}
+	runs := 0
+	for bucket := range all.Buckets() { // bucket.From, bucket.To
+		runs += bucket.Runs
+	}
+	fmt.Println(runs == all.FreshRuns)
+	// Output: true
+}
+
+// What the kernel does not look at for a type of program can be asked for.
+func ExampleRaw_Ignored() {
+	raw := progrun.Raw{DataIn: ipv4, CPU: 3}
+	fmt.Println(raw.Ignored(ebpf.XDP), raw.Ignored(ebpf.RawTracepoint))
+	// Output: [CPU] []
 }
 
 func ExampleLive() {

@@ -53,7 +53,7 @@ func (s *shot) attr(fd uint32) longAttr {
 func (s *shot) fire(prog *ebpf.Program) error {
 	a := s.attr(uint32(prog.FD()))
 	before := newCall("Raw", rawNames, prog, &a.attr)
-	errno := a.run(unsafe.Sizeof(a.attr))
+	errno := a.run()
 	runtime.KeepAlive(s)
 	if errno == 0 {
 		return nil
@@ -896,10 +896,20 @@ func TestSight(t *testing.T) {
 // TestRawIgnored has fields that the kernel does not look at.
 func TestRawIgnored(t *testing.T) {
 	xdp, tp := load(t, "xdp", "xdp_pass"), load(t, "raw_tracepoint", "raw_tp_noargs")
-	if res, err := (Raw{DataIn: frame(64), CPU: 77}).Run(xdp.Program); err != nil || res.Ignored != "CPU" {
-		t.Errorf("got %+v, %v", res, err)
-	}
-	if res, err := (Raw{Flags: 0x100}).Run(tp.Program); err != nil || res.Ignored != "Flags" {
-		t.Errorf("got %+v, %v", res, err)
+	for _, c := range []struct {
+		o    *object
+		raw  Raw
+		want string
+	}{
+		{xdp, Raw{DataIn: frame(64), CPU: 77}, "CPU"},
+		{tp, Raw{Flags: 0x100}, "Flags"},
+		{xdp, Raw{DataIn: frame(64)}, ""},
+	} {
+		if _, err := c.raw.Run(c.o.Program); err != nil {
+			t.Errorf("%+v: %v", c.raw, err)
+		}
+		if got := strings.Join(c.raw.Ignored(c.o.Type()), ", "); got != c.want {
+			t.Errorf("%+v: %q is ignored, want %q", c.raw, got, c.want)
+		}
 	}
 }

@@ -66,12 +66,6 @@ type FlowDissectorResult struct {
 
 var flowDissectorNames = fieldNames{"data_size_in": "Packet", "ctx_size_in": "Flags"}
 
-// WithPacket is r with another packet, for [Batch]. There is no output buffer.
-func (r FlowDissector) WithPacket(packet, _ []byte) FlowDissector {
-	r.Packet = packet
-	return r
-}
-
 // Run runs prog, of type [ebpf.FlowDissector].
 func (r FlowDissector) Run(prog *ebpf.Program) (res FlowDissectorResult, err error) {
 	fd, err := flowDissectorTypes.descriptor("FlowDissector", prog)
@@ -89,12 +83,9 @@ func (r FlowDissector) Run(prog *ebpf.Program) (res FlowDissectorResult, err err
 		ctxIn = view(&in)
 	}
 	a := r.attr(fd, view(&keys), ctxIn)
-	var errno syscall.Errno
-	if a.interruptible() {
-		errno = progRunBlocked(&a, attrSize)
-	} else {
-		errno = progRun(&a, attrSize)
-	}
+	guard := a.guard()
+	errno := progRun(&a, attrSize)
+	guard.release()
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		c := newCall("FlowDissector", flowDissectorNames, prog, &a)
@@ -104,6 +95,32 @@ func (r FlowDissector) Run(prog *ebpf.Program) (res FlowDissectorResult, err err
 	res.Verdict, res.PerRun = flowVerdict(a.retval), a.perRun()
 	keys.decode(&res.Keys)
 	return res, nil
+}
+
+func (r FlowDissector) room() int { return 0 }
+
+func (r FlowDissector) withOut(_ []byte) FlowDissector { return r }
+
+func (r FlowDissector) keep(memory *[]byte) FlowDissector {
+	*memory = append((*memory)[:0], r.Packet...)
+	r.Packet = *memory
+	return r
+}
+
+func (r FlowDissector) withPacket(packet []byte) FlowDissector {
+	r.Packet = packet
+	return r
+}
+
+func (r FlowDissector) repeated(n int, _ bool) FlowDissector {
+	r.Repeat = n
+	return r
+}
+
+// timing reports no change: a flow dissector cannot edit the packet, and its keys
+// are made anew for every run.
+func (r FlowDissector) timing(res FlowDissectorResult) (time.Duration, bool) {
+	return res.PerRun, false
 }
 
 // attr asks for the keys as output data: the output context is only an echo of the

@@ -80,12 +80,6 @@ type NetfilterResult struct {
 
 var netfilterNames = fieldNames{"data_size_in": "Packet", "ctx_size_in": "Hook", "ctx.pf": "Family"}
 
-// WithPacket is r with another packet, for [Batch]. There is no output buffer.
-func (r Netfilter) WithPacket(packet, _ []byte) Netfilter {
-	r.Packet = packet
-	return r
-}
-
 // Run runs prog, of type [ebpf.Netfilter].
 func (r Netfilter) Run(prog *ebpf.Program) (NetfilterResult, error) {
 	fd, err := netfilterTypes.descriptor("Netfilter", prog)
@@ -98,12 +92,9 @@ func (r Netfilter) Run(prog *ebpf.Program) (NetfilterResult, error) {
 
 	in := nfHookState{hook: uint8(r.Hook), pf: uint8(r.family())}
 	a := r.attr(fd, view(&in))
-	var errno syscall.Errno
-	if a.interruptible() {
-		errno = progRunBlocked(&a, attrSize)
-	} else {
-		errno = progRun(&a, attrSize)
-	}
+	guard := a.guard()
+	errno := progRun(&a, attrSize)
+	guard.release()
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		c := newCall("Netfilter", netfilterNames, prog, &a)
@@ -113,6 +104,30 @@ func (r Netfilter) Run(prog *ebpf.Program) (NetfilterResult, error) {
 	}
 	return NetfilterResult{Verdict: NFVerdict(a.retval), PerRun: a.perRun()}, nil
 }
+
+func (r Netfilter) room() int { return 0 }
+
+func (r Netfilter) withOut(_ []byte) Netfilter { return r }
+
+func (r Netfilter) keep(memory *[]byte) Netfilter {
+	*memory = append((*memory)[:0], r.Packet...)
+	r.Packet = *memory
+	return r
+}
+
+func (r Netfilter) withPacket(packet []byte) Netfilter {
+	r.Packet = packet
+	return r
+}
+
+func (r Netfilter) repeated(n int, _ bool) Netfilter {
+	r.Repeat = n
+	return r
+}
+
+// timing reports no change: the kernel does not say whether a netfilter program
+// edited the packet.
+func (r Netfilter) timing(res NetfilterResult) (time.Duration, bool) { return res.PerRun, false }
 
 func (r *Netfilter) attr(fd uint32, ctxIn []byte) attr {
 	return newAttr(fd, r.Packet, nil, ctxIn, nil, uint32(r.Repeat), 0)

@@ -121,3 +121,57 @@ func (t *movedThread) moveBack() bool {
 	defer t.home.close()
 	return t.home.join() == nil
 }
+
+// threadNetNS is the network namespace that a thread is in, for other threads to
+// follow it to. Without /proc, and with no descriptor left, they can still tell
+// whether they are there already.
+type threadNetNS struct {
+	id  uint64 // of an inode, or a cookie; 0 if it cannot be told
+	ns  netNS
+	err error // why ns is not open
+}
+
+func openThreadNetNS() threadNetNS {
+	t := threadNetNS{id: netNSID()}
+	t.ns, t.err = currentNetNS()
+	return t
+}
+
+// netNSID tells the calling thread's network namespace from others.
+func netNSID() uint64 {
+	var st unix.Stat_t
+	if unix.Stat("/proc/thread-self/ns/net", &st) == nil {
+		return st.Ino
+	}
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(socket)
+	cookie, _ := unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE) // Linux 5.14
+	return cookie
+}
+
+// run calls f on a thread in the namespace, this one if it is there already. It
+// reports whether a thread could get there.
+func (t *threadNetNS) run(f func()) (there bool) {
+	if netNSID() == t.id {
+		f()
+		return true
+	}
+	if t.err != nil {
+		return false
+	}
+	t.ns.run(func(err error) {
+		if there = err == nil; there {
+			f()
+		}
+	})
+	return there
+}
+
+func (t *threadNetNS) close() {
+	if t.err == nil {
+		t.ns.close()
+	}
+}

@@ -14,3 +14,14 @@ func currentNetNS() (netNS, error) { return netNS{}, nil }
 func (netNS) run(f func(error)) { f(nil) }
 
 func (netNS) close() {}
+
+type threadNetNS struct{}
+
+func openThreadNetNS() threadNetNS { return threadNetNS{} }
+
+func (threadNetNS) run(f func()) bool {
+	f()
+	return true
+}
+
+func (threadNetNS) close() {}

@@ -29,13 +29,25 @@ const attrSize = unsafe.Sizeof(attr{})
 // made with signals blocked; those that none can interrupt pay nothing.
 func (a *attr) interruptible() bool { return a.repeat > 1 || !knowsBatchSize() }
 
-// run hands the attr to the kernel, once. A request's Run does the same in its
-// own frame, for the reason that progRun gives.
-func (a *attr) run() syscall.Errno {
+// guard blocks signals if one could cut the call short. It returns before the
+// call, so that no frame of it stands between a run and its system call.
+func (a *attr) guard() guard {
 	if a.interruptible() {
-		return progRunBlocked(a, attrSize)
+		return blockSignals()
 	}
-	return progRun(a, attrSize)
+	return guard{}
+}
+
+// run passes the attr to the kernel, once. A request's Run does the same in its
+// own frame, for the reason that progRun gives.
+func (a *attr) run() syscall.Errno { return a.runSized(attrSize) }
+
+// runSized is run for an attr that size bytes begin with.
+func (a *attr) runSized(size uintptr) syscall.Errno {
+	guard := a.guard()
+	errno := progRun(a, size)
+	guard.release()
+	return errno
 }
 
 // ask is run for calls that only ask, and run nothing.
@@ -48,13 +60,8 @@ type longAttr struct {
 	more [4096 - attrSize]byte
 }
 
-// run is that of attr; size is how much of a longAttr to hand over.
-func (a *longAttr) run(size uintptr) syscall.Errno {
-	if a.interruptible() {
-		return progRunBlocked(&a.attr, size)
-	}
-	return progRun(&a.attr, size)
-}
+// maxTail is how many bytes a longAttr has after batch_size.
+const maxTail = len(attr{}.tail) + len(longAttr{}.more)
 
 // Flags of attr, by the names of linux/bpf.h.
 const (

@@ -4,10 +4,8 @@ import (
 	"fmt"
 	"math"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 )
@@ -34,7 +32,7 @@ type Raw struct {
 	Flags     uint32 // BPF_F_TEST_*
 	CPU       uint32 // with BPF_F_TEST_RUN_ON_CPU
 	BatchSize uint32 // with BPF_F_TEST_XDP_LIVE_FRAMES
-	Tail      []byte // what follows batch_size, from offset 76 of the attr on; at most 4020 bytes
+	Tail      []byte // what follows batch_size, from offset 76 of the attr on; at most 4020 bytes, of which the first 4 cost nothing
 }
 
 // RawResult is every output of the kernel's attr. DataSizeOut and CtxSizeOut
@@ -46,12 +44,9 @@ type RawResult struct {
 	DataSizeOut uint32
 	CtxSizeOut  uint32
 	Duration    time.Duration // the mean of one run
-	// Ignored names the fields of the request that were set, but that the
-	// kernel does not look at for this type of program, such as "CPU".
-	Ignored string
 }
 
-// Run hands the request to the kernel. Since Linux 4.12; contexts since 5.2.
+// Run passes the request to the kernel. Since Linux 4.12; contexts since 5.2.
 func (r Raw) Run(prog *ebpf.Program) (RawResult, error) {
 	fd, err := anyType.descriptor("Raw", prog)
 	if err == nil {
@@ -61,24 +56,49 @@ func (r Raw) Run(prog *ebpf.Program) (RawResult, error) {
 		return RawResult{}, err
 	}
 	a := r.attr(fd)
-	errno := a.run(unsafe.Sizeof(a.attr) + uintptr(max(0, len(r.Tail)-len(a.tail))))
-	runtime.KeepAlive(prog)
-	res := RawResult{
-		Retval: a.retval, DataSizeOut: a.dataSizeOut, CtxSizeOut: a.ctxSizeOut,
-		Duration: a.perRun(), Ignored: r.ignored(prog.Type()),
+	var errno syscall.Errno
+	if len(r.Tail) > len(a.tail) {
+		errno = r.runLong(&a)
+	} else {
+		guard := a.guard()
+		errno = progRun(&a, attrSize)
+		guard.release()
 	}
+	runtime.KeepAlive(prog)
+	res := RawResult{Retval: a.retval, DataSizeOut: a.dataSizeOut, CtxSizeOut: a.ctxSizeOut, Duration: a.perRun()}
 	if errno != 0 {
-		return res, explain(errno, r.call(prog, &a.attr))
+		return res, explain(errno, r.call(prog, &a))
 	}
 	return res, nil
 }
 
-// check refuses what does not fit in an attr, and what a live run must not have.
-func (r Raw) check(prog *ebpf.Program) error {
-	var a longAttr
-	if most := len(a.tail) + len(a.more); len(r.Tail) > most {
-		return refuse("Raw", "Tail", size(len(r.Tail)), fmt.Sprintf("at most %d bytes", most), syscall.E2BIG)
+// runLong runs an attr with a tail longer than the field for it. A page is much
+// to fill and to copy, so that only those pay for it who need it.
+func (r *Raw) runLong(a *attr) syscall.Errno {
+	long := r.longAttr(a)
+	errno := long.runSized(attrSize + uintptr(len(r.Tail)-len(a.tail)))
+	*a = long.attr
+	return errno
+}
+
+func (r *Raw) longAttr(a *attr) longAttr {
+	long := longAttr{attr: *a}
+	copy(long.more[:], r.Tail[len(a.tail):])
+	return long
+}
+
+// check rejects what does not fit in an attr, and what a live run must not have.
+func (r *Raw) check(prog *ebpf.Program) error {
+	if len(r.Tail) > maxTail || uint64(len(r.DataIn)|len(r.DataOut)|len(r.CtxIn)|len(r.CtxOut)) > math.MaxUint32 {
+		return r.tooLarge()
 	}
+	if r.Flags&testXDPLiveFrames != 0 {
+		return r.checkLive(prog)
+	}
+	return nil
+}
+
+func (r *Raw) tooLarge() error {
 	for _, b := range []struct {
 		field string
 		n     int
@@ -87,15 +107,12 @@ func (r Raw) check(prog *ebpf.Program) error {
 			return refuse("Raw", b.field, size(b.n), "a size has 32 bits", syscall.E2BIG)
 		}
 	}
-	if r.Flags&testXDPLiveFrames != 0 {
-		return r.checkLive(prog)
-	}
-	return nil
+	return refuse("Raw", "Tail", size(len(r.Tail)), fmt.Sprintf("at most %d bytes", maxTail), syscall.E2BIG)
 }
 
 // checkLive holds a request with the live flag to the rules of live frames,
 // where the kernel would rather run the program.
-func (r Raw) checkLive(prog *ebpf.Program) error {
+func (r *Raw) checkLive(prog *ebpf.Program) error {
 	switch {
 	case prog.Type() != ebpf.XDP:
 		return refuse("Raw", "Flags", fmt.Sprintf("%#x", r.Flags),
@@ -110,15 +127,17 @@ func (r Raw) checkLive(prog *ebpf.Program) error {
 	return wantLiveFrames("Raw", prog)
 }
 
-func (r Raw) attr(fd uint32) longAttr {
-	a := longAttr{attr: newAttr(fd, orNil(r.DataIn), orNil(r.DataOut), orNil(r.CtxIn), orNil(r.CtxOut), 0, 0)}
-	a.repeat, a.flags, a.cpu, a.batchSize = r.Repeat, r.Flags, r.CPU, r.BatchSize
-	copy(a.more[:], r.Tail[copy(a.tail[:], r.Tail):])
+func (r *Raw) attr(fd uint32) attr {
+	a := newAttr(fd, orNil(r.DataIn), orNil(r.DataOut), orNil(r.CtxIn), orNil(r.CtxOut), r.Repeat, r.Flags)
+	a.cpu, a.batchSize = r.CPU, r.BatchSize
+	copy(a.tail[:], r.Tail)
 	return a
 }
 
-// ignored names what is set, but not for programs of type t.
-func (r *Raw) ignored(t ebpf.ProgramType) string {
+// Ignored returns the names of the fields that are set but that the kernel does
+// not look at for programs of type t, such as "CPU". It asks the kernel where
+// that depends on it, without running anything.
+func (r Raw) Ignored(t ebpf.ProgramType) []string {
 	var names []string
 	add := func(name string, set bool) {
 		if set {
@@ -146,10 +165,10 @@ func (r *Raw) ignored(t ebpf.ProgramType) string {
 		add("CPU", r.CPU != 0)
 		add("BatchSize", r.BatchSize != 0)
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
-func (r Raw) call(prog *ebpf.Program, a *attr) call {
+func (r *Raw) call(prog *ebpf.Program, a *attr) call {
 	c := newCall("Raw", rawNames, prog, a)
 	c.dataSizeOut, c.ctxSizeOut = uint32(len(r.DataOut)), uint32(len(r.CtxOut))
 	copy(c.ctx[:], r.CtxIn)

@@ -157,13 +157,12 @@ func TestSignalMaskIsRestored(t *testing.T) {
 	defer runtime.UnlockOSThread()
 	original := signalMask(t)
 	defer unix.PthreadSigmask(unix.SIG_SETMASK, &original, nil)
-	block := unix.Sigset_t{}
-	block.Val[0] = 1 << (unix.SIGUSR2 - 1)
-	for _, own := range []bool{false, true} {
-		if own { // a mask of the caller's own
-			if err := unix.PthreadSigmask(unix.SIG_BLOCK, &block, nil); err != nil {
-				t.Fatal(err)
-			}
+	one := unix.Sigset_t{}
+	one.Val[0] = 1 << (unix.SIGUSR2 - 1)
+	// None, and masks of the caller's own: one signal, and all.
+	for _, block := range []*unix.Sigset_t{{}, &one, allSignals()} {
+		if err := unix.PthreadSigmask(unix.SIG_BLOCK, block, nil); err != nil {
+			t.Fatal(err)
 		}
 		before := signalMask(t)
 		for _, req := range []TC{

@@ -57,12 +57,9 @@ func (r SkLookup) Run(prog *ebpf.Program) (SkLookupResult, error) {
 	in := r.context()
 	var out skLookup
 	a := r.attr(fd, view(&in), view(&out))
-	var errno syscall.Errno
-	if a.interruptible() {
-		errno = progRunBlocked(&a, attrSize)
-	} else {
-		errno = progRun(&a, attrSize)
-	}
+	guard := a.guard()
+	errno := progRun(&a, attrSize)
+	guard.release()
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		c := newCall("SkLookup", skLookupNames, prog, &a)
@@ -71,6 +68,12 @@ func (r SkLookup) Run(prog *ebpf.Program) (SkLookupResult, error) {
 	}
 	return SkLookupResult{Verdict: SkVerdict(a.retval), Cookie: out.cookie, PerRun: a.perRun()}, nil
 }
+
+func (r SkLookup) room() int { return 0 }
+
+func (r SkLookup) withOut([]byte) SkLookup { return r }
+
+func (r SkLookup) keep(*[]byte) SkLookup { return r }
 
 func (r *SkLookup) attr(fd uint32, ctxIn, ctxOut []byte) attr {
 	return newAttr(fd, nil, nil, ctxIn, ctxOut, uint32(r.Repeat), 0)

@@ -1,6 +1,7 @@
 package progrun
 
 import (
+	"bytes"
 	"math"
 	"runtime"
 	"strconv"
@@ -60,18 +61,39 @@ type TCResult struct {
 	PerRun time.Duration
 }
 
-// WithPacket is r with another packet and output buffer, for [Batch].
-func (r TC) WithPacket(packet, out []byte) TC {
-	r.Packet, r.Out = packet, out
-	return r
-}
-
 // Run runs prog, of type [ebpf.SchedCLS] or [ebpf.SchedACT].
 func (r TC) Run(prog *ebpf.Program) (res TCResult, err error) {
 	var retval uint32
 	retval, res.Packet, res.PerRun, err = (*skbRequest)(&r).run("TC", tcTypes, prog, &res.Context)
 	res.Verdict = TCVerdict(retval)
 	return res, err
+}
+
+func (r TC) room() int { return room(len(r.Packet), r.Out, r.NoOutput) }
+
+func (r TC) withOut(out []byte) TC {
+	r.Out = out
+	return r
+}
+
+func (r TC) keep(memory *[]byte) TC {
+	*memory = append((*memory)[:0], r.Packet...)
+	r.Packet = *memory
+	return r
+}
+
+func (r TC) withPacket(packet []byte) TC {
+	r.Packet = packet
+	return r
+}
+
+func (r TC) repeated(n int, noOutput bool) TC {
+	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput
+	return r
+}
+
+func (r TC) timing(res TCResult) (time.Duration, bool) {
+	return res.PerRun, !bytes.Equal(r.Packet, res.Packet) || r.Context.changed(&res.Context)
 }
 
 // SocketFilter runs a socket filter on a packet. Packet begins with an Ethernet
@@ -111,18 +133,39 @@ type SocketFilterResult struct {
 	PerRun time.Duration
 }
 
-// WithPacket is r with another packet and output buffer, for [Batch].
-func (r SocketFilter) WithPacket(packet, out []byte) SocketFilter {
-	r.Packet, r.Out = packet, out
-	return r
-}
-
 // Run runs prog, of type [ebpf.SocketFilter].
 func (r SocketFilter) Run(prog *ebpf.Program) (res SocketFilterResult, err error) {
 	var retval uint32
 	retval, res.Packet, res.PerRun, err = (*skbRequest)(&r).run("SocketFilter", socketFilterTypes, prog, &res.Context)
 	res.Verdict = SocketFilterVerdict(retval)
 	return res, err
+}
+
+func (r SocketFilter) room() int { return room(len(r.Packet), r.Out, r.NoOutput) }
+
+func (r SocketFilter) withOut(out []byte) SocketFilter {
+	r.Out = out
+	return r
+}
+
+func (r SocketFilter) keep(memory *[]byte) SocketFilter {
+	*memory = append((*memory)[:0], r.Packet...)
+	r.Packet = *memory
+	return r
+}
+
+func (r SocketFilter) withPacket(packet []byte) SocketFilter {
+	r.Packet = packet
+	return r
+}
+
+func (r SocketFilter) repeated(n int, noOutput bool) SocketFilter {
+	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput
+	return r
+}
+
+func (r SocketFilter) timing(res SocketFilterResult) (time.Duration, bool) {
+	return res.PerRun, l3Changed(r.Packet, res.Packet) || r.Context.changed(&res.Context)
 }
 
 // CGroupSKB runs a cgroup_skb program on a packet. Packet begins with an Ethernet
@@ -166,12 +209,6 @@ type CGroupSKBResult struct {
 	Sight Sight
 }
 
-// WithPacket is r with another packet and output buffer, for [Batch].
-func (r CGroupSKB) WithPacket(packet, out []byte) CGroupSKB {
-	r.Packet, r.Out = packet, out
-	return r
-}
-
 // Run runs prog, of type [ebpf.CGroupSKB].
 func (r CGroupSKB) Run(prog *ebpf.Program) (res CGroupSKBResult, err error) {
 	var retval uint32
@@ -181,6 +218,33 @@ func (r CGroupSKB) Run(prog *ebpf.Program) (res CGroupSKBResult, err error) {
 		res.Sight = cgroupSKBSight()
 	}
 	return res, err
+}
+
+func (r CGroupSKB) room() int { return room(len(r.Packet), r.Out, r.NoOutput) }
+
+func (r CGroupSKB) withOut(out []byte) CGroupSKB {
+	r.Out = out
+	return r
+}
+
+func (r CGroupSKB) keep(memory *[]byte) CGroupSKB {
+	*memory = append((*memory)[:0], r.Packet...)
+	r.Packet = *memory
+	return r
+}
+
+func (r CGroupSKB) withPacket(packet []byte) CGroupSKB {
+	r.Packet = packet
+	return r
+}
+
+func (r CGroupSKB) repeated(n int, noOutput bool) CGroupSKB {
+	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput
+	return r
+}
+
+func (r CGroupSKB) timing(res CGroupSKBResult) (time.Duration, bool) {
+	return res.PerRun, l3Changed(r.Packet, res.Packet) || r.Context.changed(&res.Context)
 }
 
 // LWT runs a lightweight tunnel program on a packet. Packet begins with an
@@ -224,12 +288,6 @@ type LWTResult struct {
 	PerRun time.Duration
 }
 
-// WithPacket is r with another packet and output buffer, for [Batch].
-func (r LWT) WithPacket(packet, out []byte) LWT {
-	r.Packet, r.Out = packet, out
-	return r
-}
-
 // Run runs prog, of type [ebpf.LWTIn], [ebpf.LWTOut], [ebpf.LWTXmit] or
 // [ebpf.LWTSeg6Local].
 func (r LWT) Run(prog *ebpf.Program) (res LWTResult, err error) {
@@ -241,6 +299,33 @@ func (r LWT) Run(prog *ebpf.Program) (res LWTResult, err error) {
 	retval, res.Packet, res.PerRun, err = q.run("LWT", lwtTypes, prog, &res.Context)
 	res.Verdict = LWTVerdict(retval)
 	return res, err
+}
+
+func (r LWT) room() int { return room(len(r.Packet), r.Out, r.NoOutput) }
+
+func (r LWT) withOut(out []byte) LWT {
+	r.Out = out
+	return r
+}
+
+func (r LWT) keep(memory *[]byte) LWT {
+	*memory = append((*memory)[:0], r.Packet...)
+	r.Packet = *memory
+	return r
+}
+
+func (r LWT) withPacket(packet []byte) LWT {
+	r.Packet = packet
+	return r
+}
+
+func (r LWT) repeated(n int, noOutput bool) LWT {
+	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput
+	return r
+}
+
+func (r LWT) timing(res LWTResult) (time.Duration, bool) {
+	return res.PerRun, l3Changed(r.Packet, res.Packet) || r.Context.changed(&res.Context)
 }
 
 // skbRequest has the fields of the requests of the skb family, which are
@@ -289,12 +374,9 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 		ctxOut = view(&ctx)
 	}
 	a := r.attr(fd, o.buf, ctxIn, ctxOut)
-	var errno syscall.Errno
-	if a.interruptible() {
-		errno = progRunBlocked(&a, attrSize)
-	} else {
-		errno = progRun(&a, attrSize)
-	}
+	guard := a.guard()
+	errno := progRun(&a, attrSize)
+	guard.release()
 	runtime.KeepAlive(prog)
 	if errno != 0 {
 		o.release()
@@ -302,6 +384,9 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 	}
 	if !r.NoOutput {
 		packet, *context = o.output(r.Out, a.dataSizeOut), ctx.decode()
+		if r.Context.WireLen == 0 {
+			context.WireLen = 0 // the kernel has filled in the packet's length
+		}
 	}
 	return a.retval, packet, a.perRun(), nil
 }
@@ -339,4 +424,9 @@ func (r *skbRequest) check(request string) error {
 			"must be between 0 and the packet's "+size(len(r.Packet)), syscall.EINVAL)
 	}
 	return nil
+}
+
+// l3Changed compares packets whose Ethernet header does not come back.
+func l3Changed(in, out []byte) bool {
+	return len(in) != len(out) || !bytes.Equal(in[ethHLen:], out[ethHLen:])
 }

@@ -43,11 +43,11 @@ func TestTCContext(t *testing.T) {
 		in, out SKB
 		verdict TCVerdict
 	}{
-		{"none", SKB{}, SKB{Ifindex: 1, WireLen: 64}, TCActOK},
+		{"none", SKB{}, SKB{Ifindex: 1}, TCActOK},
 		{"mark 7: all that the program changes", SKB{Mark: 7, Priority: 1, CB: [5]uint32{1, 2, 3, 4, 5}, TStampNS: 5000},
-			SKB{Mark: 8, Priority: 99, CB: [5]uint32{2, 3, 4, 5, 6}, TStampNS: 6000, Ifindex: 1, WireLen: 64}, TCActShot},
-		{"mark 9: left to others", SKB{Mark: 9}, SKB{Mark: 9, Ifindex: 1, WireLen: 64}, TCActUnspec},
-		{"loopback by its number", SKB{Ifindex: 1}, SKB{Ifindex: 1, WireLen: 64}, TCActOK},
+			SKB{Mark: 8, Priority: 99, CB: [5]uint32{2, 3, 4, 5, 6}, TStampNS: 6000, Ifindex: 1}, TCActShot},
+		{"mark 9: left to others", SKB{Mark: 9}, SKB{Mark: 9, Ifindex: 1}, TCActUnspec},
+		{"loopback by its number", SKB{Ifindex: 1}, SKB{Ifindex: 1}, TCActOK},
 		{"what the program leaves alone", SKB{Priority: math.MaxUint32, CB: [5]uint32{4: math.MaxUint32}, WireLen: 1500, GSOSegs: 3, GSOSize: 500},
 			SKB{Priority: math.MaxUint32, CB: [5]uint32{4: math.MaxUint32}, WireLen: 1500, GSOSegs: 3, GSOSize: 500, Ifindex: 1}, TCActOK},
 		{"the greatest numbers", SKB{Mark: math.MaxUint32, WireLen: 65536, GSOSegs: 65535, GSOSize: 65535},
@@ -83,7 +83,7 @@ func TestSKBYoungerFields(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in.Ifindex, in.WireLen = 1, 64
+		in.Ifindex = 1
 		if res.Context != in {
 			t.Errorf("got  %+v\nwant %+v", res.Context, in)
 		}
@@ -334,7 +334,7 @@ func TestSocketFilter(t *testing.T) {
 			if err != nil || res.Verdict != c.want {
 				t.Fatalf("got %s, %v, want %s", res.Verdict, err, c.want)
 			}
-			if want := (SKB{Mark: 5, Ifindex: 1, WireLen: len(c.packet) - 14}); res.Context != want {
+			if want := (SKB{Mark: 5, Ifindex: 1}); res.Context != want {
 				t.Errorf("context %+v, want %+v", res.Context, want)
 			}
 			if want := withoutEthernet(c.packet); !bytes.Equal(res.Packet, want) {
@@ -696,4 +696,28 @@ func TestSKBRefusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTCChain runs a result's packet and context again after the program grew the
+// packet, and once more after it cut it.
+func TestTCChain(t *testing.T) {
+	o := load(t, "tc", "tc_tail")
+	next := TC{Packet: frame(64), Context: SKB{Mark: 7}}
+	for _, step := range []struct{ delta, want int }{{20, 84}, {40, 124}, {-30, 94}} {
+		set(t, o, "delta", 0, int32(step.delta))
+		res, err := next.Run(o.Program)
+		if err != nil || res.Verdict != TCActOK || len(res.Packet) != step.want || res.Context.Mark != 7 {
+			t.Fatalf("%d bytes more: %+v, %v", step.delta, res, err)
+		}
+		next = TC{Packet: res.Packet, Context: res.Context}
+	}
+	// A length that the caller gave is the caller's.
+	next.Context.WireLen = 94
+	set(t, o, "delta", 0, int32(20))
+	res, err := next.Run(o.Program)
+	if err != nil || res.Context.WireLen != 94 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	_, err = TC{Packet: res.Packet, Context: res.Context}.Run(o.Program)
+	wantError(t, err, "TC.Context.WireLen: 94: less than the packet's length", unix.EINVAL, RanNo)
 }

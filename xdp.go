@@ -1,6 +1,7 @@
 package progrun
 
 import (
+	"bytes"
 	"math"
 	"runtime"
 	"strconv"
@@ -72,12 +73,6 @@ var xdpNames = fieldNames{
 	"ctx.ingress_ifindex": "IngressIfindex", "ctx.rx_queue_index": "RxQueueIndex",
 }
 
-// WithPacket is r with another packet and output buffer, for [Batch].
-func (r XDP) WithPacket(packet, out []byte) XDP {
-	r.Packet, r.Out = packet, out
-	return r
-}
-
 // Run runs prog, of type [ebpf.XDP].
 func (r XDP) Run(prog *ebpf.Program) (res XDPResult, err error) {
 	fd, err := xdpTypes.descriptor("XDP", prog)
@@ -108,12 +103,9 @@ func (r XDP) Run(prog *ebpf.Program) (res XDPResult, err error) {
 		}
 	}
 	a := r.attr(fd, in.buf, o.buf, ctxIn, ctxOut)
-	var errno syscall.Errno
-	if a.interruptible() {
-		errno = progRunBlocked(&a, attrSize)
-	} else {
-		errno = progRun(&a, attrSize)
-	}
+	guard := a.guard()
+	errno := progRun(&a, attrSize)
+	guard.release()
 	in.release()
 	runtime.KeepAlive(prog)
 	if errno != 0 {
@@ -214,4 +206,32 @@ func (r *XDP) linearSize() int {
 		linear = min(linear, r.LinearSize)
 	}
 	return linear
+}
+
+func (r XDP) room() int { return room(len(r.Packet)+len(r.Metadata), r.Out, r.NoOutput) }
+
+func (r XDP) withOut(out []byte) XDP {
+	r.Out = out
+	return r
+}
+
+func (r XDP) keep(memory *[]byte) XDP {
+	*memory = append(append((*memory)[:0], r.Packet...), r.Metadata...)
+	n := len(r.Packet)
+	r.Packet, r.Metadata = (*memory)[:n:n], (*memory)[n:]
+	return r
+}
+
+func (r XDP) withPacket(packet []byte) XDP {
+	r.Packet = packet
+	return r
+}
+
+func (r XDP) repeated(n int, noOutput bool) XDP {
+	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput
+	return r
+}
+
+func (r XDP) timing(res XDPResult) (time.Duration, bool) {
+	return res.PerRun, !bytes.Equal(r.Packet, res.Packet) || !bytes.Equal(r.Metadata, res.Metadata)
 }

@@ -1,0 +1,153 @@
+package progrun
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// Any runs a program of any type that takes a packet: it stands for [XDP], [TC],
+// [SocketFilter], [CGroupSKB], [LWT], [FlowDissector] or [Netfilter], whichever
+// runs programs of that type, with nothing but the fields that all have. The rules
+// and the errors are those of the request that it stands for.
+type Any struct {
+	// Packet is the frame, from its Ethernet header on.
+	Packet []byte
+	// Repeat is how often the program runs; 0 means once.
+	Repeat int
+	// Out is where Packet of the result is written to, growing as by append.
+	// It may be nil.
+	Out []byte
+	// NoOutput asks for the verdict only.
+	NoOutput bool
+}
+
+// AnyResult is the result of an [Any].
+type AnyResult struct {
+	// Verdict is what the program decided.
+	Verdict AnyVerdict
+	// Packet is the packet as it came out. It is nil for flow dissectors and
+	// netfilter programs, whose packets the kernel does not hand back.
+	Packet []byte
+	// PerRun is the kernel's mean time of one run.
+	PerRun time.Duration
+	// Sight is how much of the packet the program could see.
+	Sight Sight
+}
+
+// AnyVerdict is the verdict of a program of any type that takes a packet. Two
+// are equal if the types of their programs and their values are.
+type AnyVerdict struct {
+	// Type is the type of the program.
+	Type ebpf.ProgramType
+	// Value is the value of the verdict's own type, such as
+	// int64(XDPDrop) or int64(TCActUnspec).
+	Value int64
+}
+
+// String returns what the verdict's own type does, such as "XDP_DROP".
+func (v AnyVerdict) String() string {
+	switch kindOf(v.Type).types {
+	case xdpTypes:
+		return XDPAction(v.Value).String()
+	case tcTypes:
+		return TCVerdict(v.Value).String()
+	case socketFilterTypes:
+		return SocketFilterVerdict(v.Value).String()
+	case cgroupSKBTypes:
+		return CGroupSKBVerdict(v.Value).String()
+	case lwtTypes:
+		return LWTVerdict(v.Value).String()
+	case flowDissectorTypes:
+		return FlowDissectorVerdict(v.Value).String()
+	case netfilterTypes:
+		return NFVerdict(v.Value).String()
+	}
+	return fmt.Sprintf("AnyVerdict(%s, %d)", v.Type, v.Value)
+}
+
+// MarshalText returns String, for JSON.
+func (v AnyVerdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// packetTypes are the types of programs that Any runs.
+const packetTypes = xdpTypes | tcTypes | socketFilterTypes | cgroupSKBTypes | lwtTypes | flowDissectorTypes | netfilterTypes
+
+// Run runs prog, of any type that takes a packet.
+func (r Any) Run(prog *ebpf.Program) (AnyResult, error) {
+	if _, err := packetTypes.descriptor("Any", prog); err != nil {
+		return AnyResult{}, err
+	}
+	verdict := AnyVerdict{Type: prog.Type()}
+	switch t := verdict.Type; {
+	case xdpTypes.has(t):
+		res, err := XDP{Packet: r.Packet, Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput}.Run(prog)
+		verdict.Value = int64(res.Action)
+		return anyResult(verdict, res.Packet, res.PerRun, res.Sight, err)
+	case tcTypes.has(t):
+		res, err := TC{Packet: r.Packet, Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput}.Run(prog)
+		verdict.Value = int64(res.Verdict)
+		return anyResult(verdict, res.Packet, res.PerRun, SightWhole, err)
+	case socketFilterTypes.has(t):
+		res, err := SocketFilter{Packet: r.Packet, Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput}.Run(prog)
+		verdict.Value = int64(res.Verdict)
+		return anyResult(verdict, res.Packet, res.PerRun, SightWhole, err)
+	case cgroupSKBTypes.has(t):
+		res, err := CGroupSKB{Packet: r.Packet, Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput}.Run(prog)
+		verdict.Value = int64(res.Verdict)
+		return anyResult(verdict, res.Packet, res.PerRun, res.Sight, err)
+	case lwtTypes.has(t):
+		res, err := LWT{Packet: r.Packet, Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput}.Run(prog)
+		verdict.Value = int64(res.Verdict)
+		return anyResult(verdict, res.Packet, res.PerRun, SightWhole, err)
+	case flowDissectorTypes.has(t):
+		res, err := FlowDissector{Packet: r.Packet, Repeat: r.Repeat}.Run(prog)
+		verdict.Value = int64(res.Verdict)
+		return anyResult(verdict, nil, res.PerRun, SightWhole, err)
+	}
+	res, err := Netfilter{Packet: r.Packet, Repeat: r.Repeat}.Run(prog)
+	verdict.Value = int64(res.Verdict)
+	return anyResult(verdict, nil, res.PerRun, SightWhole, err)
+}
+
+func anyResult(v AnyVerdict, packet []byte, perRun time.Duration, sight Sight, err error) (AnyResult, error) {
+	if err != nil {
+		return AnyResult{}, err
+	}
+	return AnyResult{Verdict: v, Packet: packet, PerRun: perRun, Sight: sight}, nil
+}
+
+func (r Any) room() int { return room(len(r.Packet), r.Out, r.NoOutput) }
+
+func (r Any) withOut(out []byte) Any {
+	r.Out = out
+	return r
+}
+
+func (r Any) keep(memory *[]byte) Any {
+	*memory = append((*memory)[:0], r.Packet...)
+	r.Packet = *memory
+	return r
+}
+
+func (r Any) withPacket(packet []byte) Any {
+	r.Packet = packet
+	return r
+}
+
+func (r Any) repeated(n int, noOutput bool) Any {
+	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput
+	return r
+}
+
+// timing of a type that hands back no Ethernet header compares what follows it.
+func (r Any) timing(res AnyResult) (time.Duration, bool) {
+	switch t := res.Verdict.Type; {
+	case flowDissectorTypes.has(t), netfilterTypes.has(t):
+		return res.PerRun, false
+	case xdpTypes.has(t), tcTypes.has(t):
+		return res.PerRun, !bytes.Equal(r.Packet, res.Packet)
+	}
+	return res.PerRun, l3Changed(r.Packet, res.Packet)
+}

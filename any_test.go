@@ -1,0 +1,139 @@
+package progrun
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// anyCase is a program, and what the request for its type makes of a packet.
+type anyCase struct {
+	file, program string
+	run           func(packet []byte, prog *ebpf.Program) (verdict string, out []byte, err error)
+}
+
+func anyCases() []anyCase {
+	return []anyCase{
+		{"xdp", "xdp_filter", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+			res, err := XDP{Packet: p}.Run(prog)
+			return res.Action.String(), res.Packet, err
+		}},
+		{"tc", "tc_mark", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+			res, err := TC{Packet: p}.Run(prog)
+			return res.Verdict.String(), res.Packet, err
+		}},
+		{"tc", "act_verdict", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+			res, err := TC{Packet: p}.Run(prog)
+			return res.Verdict.String(), res.Packet, err
+		}},
+		{"socket_filter", "socket_filter", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+			res, err := SocketFilter{Packet: p}.Run(prog)
+			return res.Verdict.String(), res.Packet, err
+		}},
+		{"cgroup_skb", "cgroup_ingress", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+			res, err := CGroupSKB{Packet: p}.Run(prog)
+			return res.Verdict.String(), res.Packet, err
+		}},
+		{"lwt", "lwt_in", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+			res, err := LWT{Packet: p}.Run(prog)
+			return res.Verdict.String(), res.Packet, err
+		}},
+		{"flow_dissector", "flow_dissect", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+			res, err := FlowDissector{Packet: p}.Run(prog)
+			return res.Verdict.String(), nil, err
+		}},
+		{"netfilter", "netfilter_hook", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+			res, err := Netfilter{Packet: p}.Run(prog)
+			return res.Verdict.String(), nil, err
+		}},
+	}
+}
+
+// TestAny gives what the request for the program's type gives, allocates nothing,
+// and goes with Batch and Measure.
+func TestAny(t *testing.T) {
+	packets := traffic(t)
+	for _, c := range anyCases() {
+		t.Run(c.program, func(t *testing.T) {
+			o := load(t, c.file, c.program)
+			for res, err := range Batch(o.Program, Packets(Any{}, seqOf(packets)), &BatchOptions{KeepGoing: true}) {
+				packet := packets[res.Input-1]
+				verdict, out, err2 := c.run(packet, o.Program)
+				if (err == nil) != (err2 == nil) {
+					t.Fatalf("input %d: %v, alone %v", res.Input, err, err2)
+				}
+				if err == nil && (res.Result.Verdict.String() != verdict || !bytes.Equal(res.Result.Packet, out)) {
+					t.Errorf("input %d: %s, %x, want %s, %x", res.Input, res.Result.Verdict, res.Result.Packet, verdict, out)
+				}
+			}
+			req := Any{Packet: udp4(somewhere, 53), Out: make([]byte, 0, 32<<10)}
+			if n := testing.AllocsPerRun(100, func() { _, _ = req.Run(o.Program) }); n != 0 && !raceEnabled {
+				t.Errorf("%v allocations", n)
+			}
+			got, err := Measure(o.Program, req, time.Millisecond)
+			if err != nil || got.PerFreshRun <= 0 {
+				t.Errorf("measured %+v, %v", got, err)
+			}
+			if res, err := (Any{Packet: req.Packet, NoOutput: true, Repeat: 2}).Run(o.Program); err != nil || res.Packet != nil {
+				t.Errorf("without output: %+v, %v", res, err)
+			}
+		})
+	}
+}
+
+func seqOf(packets [][]byte) func(func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		for _, p := range packets {
+			if !yield(p) {
+				return
+			}
+		}
+	}
+}
+
+// TestAnyVerdict holds that verdicts compare, and marshal by their names.
+func TestAnyVerdict(t *testing.T) {
+	for _, c := range []struct {
+		v    AnyVerdict
+		want string
+	}{
+		{AnyVerdict{ebpf.XDP, int64(XDPDrop)}, "XDP_DROP"},
+		{AnyVerdict{ebpf.SchedCLS, int64(TCActUnspec)}, "TC_ACT_UNSPEC"},
+		{AnyVerdict{ebpf.SchedACT, int64(TCActShot)}, "TC_ACT_SHOT"},
+		{AnyVerdict{ebpf.SocketFilter, int64(SocketFilterKeep)}, "keep"},
+		{AnyVerdict{ebpf.CGroupSKB, int64(CGroupSKBAllowCN)}, "allow+cn"},
+		{AnyVerdict{ebpf.LWTXmit, int64(LWTReroute)}, "BPF_LWT_REROUTE"},
+		{AnyVerdict{ebpf.FlowDissector, int64(FlowDissectorNotOK)}, "not BPF_OK"},
+		{AnyVerdict{ebpf.Netfilter, int64(NFAccept)}, "NF_ACCEPT"},
+		{AnyVerdict{ebpf.Kprobe, 1}, "AnyVerdict(Kprobe, 1)"},
+	} {
+		if got := c.v.String(); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+		if b, err := json.Marshal(map[string]any{"verdict": c.v}); err != nil || string(b) != `{"verdict":"`+c.want+`"}` {
+			t.Errorf("got %s, %v", b, err)
+		}
+	}
+}
+
+// TestAnyRefuses names the types that take packets, and the errors of the request
+// that it stands for.
+func TestAnyRefuses(t *testing.T) {
+	for _, c := range []struct {
+		file, program, text string
+		packet              []byte
+	}{
+		{"sk_lookup", "sk_lookup", "progrun: Any: runs SocketFilter, SchedCLS, SchedACT, XDP, CGroupSKB, LWTIn, LWTOut, LWTXmit, LWTSeg6Local, FlowDissector, Netfilter programs, not SkLookup, which progrun.SkLookup runs", frame(64)},
+		{"xdp", "xdp_pass", "progrun: XDP.Packet: 13 bytes: a packet begins with a 14-byte Ethernet header", frame(13)},
+	} {
+		o := load(t, c.file, c.program)
+		_, err := Any{Packet: c.packet}.Run(o.Program)
+		wantError(t, err, c.text, unix.EINVAL, RanNo)
+	}
+	_, err := Any{Packet: frame(64)}.Run(nil)
+	wantError(t, err, "progrun: Any: the program is nil", unix.EINVAL, RanNo)
+}
