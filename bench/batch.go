@@ -75,9 +75,9 @@ func (b *bench) batchContenders(prog *ebpf.Program, packets [][]byte, verdictOnl
 
 func batchBy(by string, prog *ebpf.Program, packets [][]byte, verdictOnly bool, workers int) contender {
 	return timed(by, func(n int) error {
-		req, opts := progrun.XDP{NoOutput: verdictOnly}, progrun.BatchOptions{Workers: workers}
+		req, opts := progrun.XDP{NoOutput: verdictOnly}, &progrun.BatchOptions{Workers: workers}
 		ran := 0
-		for _, err := range progrun.Batch(prog, req, cycle(packets, n), opts) {
+		for _, err := range progrun.Batch(prog, progrun.Packets(req, cycle(packets, n)), opts) {
 			if err != nil {
 				return err
 			}

@@ -28,13 +28,17 @@ func (b *bench) bySize() ([]point, error) {
 		ctx := bytesOf(&xdpMD{DataEnd: uint32(size)})
 		verdict := progrun.XDP{Packet: packet, NoOutput: true}
 		output := progrun.XDP{Packet: packet, Out: make([]byte, 0, roomForAll)}
+		snug := progrun.XDP{Packet: packet, Out: make([]byte, 0, size)}
 		points = append(points,
 			step("XDP, verdict only", size, "%d bytes",
 				each(byProgrun, func() error { _, err := verdict.Run(prog); return err }),
 				goFloor(job{prog: prog, packet: packet})),
 			step("XDP, output and contexts", size, "%d bytes",
 				each(byProgrun, func() error { _, err := output.Run(prog); return err }),
-				goFloor(job{prog: prog, packet: packet, out: roomForAll, ctx: ctx, ctxOut: len(ctx)})))
+				goFloor(job{prog: prog, packet: packet, out: roomForAll, ctx: ctx, ctxOut: len(ctx)})),
+			step("XDP, Out of the packet's size", size, "%d bytes",
+				each(byProgrun, func() error { _, err := snug.Run(prog); return err }),
+				goFloor(job{prog: prog, packet: packet, out: scratchSize, ctx: ctx, ctxOut: len(ctx)})))
 	}
 	return points, nil
 }
@@ -47,31 +51,6 @@ func step(series string, x int, format string, contenders ...contender) point {
 	}
 }
 
-// byContext is TC with and without contexts, at two sizes.
-func (b *bench) byContext() ([]point, error) {
-	prog, err := b.load(returns(ebpf.SchedCLS, 0))
-	if err != nil {
-		return nil, err
-	}
-	var points []point
-	for _, size := range []int{64, 512, 1500, 3712} {
-		packet := frame(size)
-		ctx := bytesOf(&skBuff{Mark: 7, Priority: 5, CB: skbInput.CB, TStamp: 1000, WireLen: uint32(size)})
-		in := skbInput
-		in.WireLen = size
-		verdict := progrun.TC{Packet: packet, NoOutput: true}
-		contexts := progrun.TC{Packet: packet, Context: in, Out: make([]byte, 0, ample)}
-		points = append(points,
-			step("TC, verdict only", size, "%d bytes",
-				each(byProgrun, func() error { _, err := verdict.Run(prog); return err }),
-				goFloor(job{prog: prog, packet: packet})),
-			step("TC, output and contexts", size, "%d bytes",
-				each(byProgrun, func() error { _, err := contexts.Run(prog); return err }),
-				goFloor(job{prog: prog, packet: packet, out: ample, ctx: ctx, ctxOut: len(ctx)})))
-	}
-	return points, nil
-}
-
 // byInputs is how the cost of an input changes with their number.
 func (b *bench) byInputs() ([]point, error) {
 	prog, err := b.load(returns(ebpf.XDP, xdpPass))
@@ -80,29 +59,36 @@ func (b *bench) byInputs() ([]point, error) {
 	}
 	packets := manyPackets(inputs)
 	var points []point
-	for n := 1; n <= b.most(1_000_000); n *= 10 {
+	for _, n := range []int{1, 10, 64, 100, 200, 300, 1000, 10_000, 100_000, 1_000_000} {
+		if n > b.most(1_000_000) {
+			break
+		}
 		// A batch of few is made again and again.
 		total := max(n, 1000)
-		again := func(f func(int) error) func(int) error {
-			return func(int) error {
+		again := func(by string, f func(int) error) contender {
+			return timed(by, func(int) error {
 				for range total / n {
 					if err := f(n); err != nil {
 						return err
 					}
 				}
 				return nil
-			}
+			})
 		}
-		for _, workers := range []int{1, 2} {
-			batch := batchBy(byProgrun, prog, packets, true, workers)
-			p := step([]string{"Batch", "Batch, 2 workers"}[workers-1], n, "%d inputs",
-				timed(byProgrun, again(func(n int) error { _, err := batch.run(n); return err })),
-				timed(byGo, again(func(n int) error { return floorBatch(prog, cycle(packets, n), 0) })))
+		batch := func(by string, workers int) contender {
+			of := batchBy(by, prog, packets, true, workers)
+			return again(by, func(n int) error { _, err := of.run(n); return err })
+		}
+		one := step("Batch", n, "%d inputs", batch(byProgrun, 1),
+			again(byGo, func(n int) error { return floorBatch(prog, cycle(packets, n), 0) }))
+		two := step("Batch, 2 workers", n, "%d inputs", batch(byTwo, 2), batch(byProgrun, 1))
+		two.claims = []claim{{label: "of one worker", of: byTwo, over: byProgrun, sense: atMost, target: 1.05}}
+		for _, p := range []*point{&one, &two} {
 			p.n, p.share = total, 100
 			if total > 10_000 {
 				p.share = 10
 			}
-			points = append(points, p)
+			points = append(points, *p)
 		}
 	}
 	return points, nil

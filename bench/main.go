@@ -5,8 +5,9 @@
 //
 // prints tables, and writes them to results/ together with plots, a description
 // of the machine, and the figures in Go's benchmark format. It needs root, and
-// takes some minutes on a machine that should have nothing else to do. All
-// packets stay in network namespaces that are gone with the command.
+// takes about ten minutes on a machine that should have nothing else to do, with
+// -quick about one. All packets stay in network namespaces that are gone with the
+// command.
 package main
 
 import (
@@ -48,7 +49,7 @@ func main() {
 	var b bench
 	only := flag.String("only", "", "measure only the cases whose \"Section/case\" matches this `regexp`")
 	flag.IntVar(&b.rounds, "rounds", 100, "rounds of short cases; long ones get a third or a tenth")
-	flag.BoolVar(&b.quick, "quick", false, "measure less, in half a minute")
+	flag.BoolVar(&b.quick, "quick", false, "measure less, in about a minute")
 	flag.StringVar(&b.out, "out", "", "`directory` for results; results/ if everything is measured, else none")
 	flag.Parse()
 	if err := b.prepare(*only); err != nil {
@@ -109,9 +110,11 @@ func (b *bench) run() (err error) {
 		b.c, b.noC = nil, err
 	}
 	b.files.begin()
+	begin := time.Now()
 	if err := b.runSections(); err != nil {
 		return err
 	}
+	fmt.Printf("Measured in %v.\n", time.Since(begin).Round(time.Second))
 	return errors.Join(b.c.stop(), b.files.finish())
 }
 
@@ -212,10 +215,7 @@ func (b *bench) sections() []section {
 		{"Size", "How cost grows with the packet", "Time of one call.", b.bySize, func(r []result) []picture {
 			return lines("size.svg", "How cost grows with the packet", "bytes", "ns a call", r)
 		}},
-		{"Context", "How cost grows with contexts", "Time of one call.", b.byContext, func(r []result) []picture {
-			return lines("contexts.svg", "How cost grows with contexts", "bytes", "ns a call", r)
-		}},
-		{"Inputs", "How cost grows with the inputs of a batch", "Time per input, verdict only. The floor is one loop of the system call, beside two workers too.", free(b.byInputs), func(r []result) []picture {
+		{"Inputs", "How cost grows with the inputs of a batch", "Time per input, verdict only. The floor is one loop of the system call. Two workers are compared with one.", free(b.byInputs), func(r []result) []picture {
 			return lines("inputs.svg", "How cost grows with the inputs of a batch", "inputs", "ns an input", r)
 		}},
 		{"Goroutines", "How cost grows with goroutines", "Time per call, over all goroutines; verdict only.",
@@ -223,7 +223,8 @@ func (b *bench) sections() []section {
 				return lines("goroutines.svg", "How cost grows with goroutines", "goroutines", "ns a call", r)
 			}},
 		{"Repeat", "Repeat", "Time of one call. Calls of XDP that repeat pay for the kernel's XDP dispatcher unless the program is held.\n" +
-			"progrun blocks the signals of its thread for each such call, the floor for many at once.",
+			"progrun blocks the signals of its thread for each such call, the floor for many at once. Where the caller\n" +
+			"has blocked them, progrun saves one system call of its two.",
 			b.repeats, func(r []result) []picture {
 				return lines("repeat.svg", "What a call with Repeat costs", "Repeat", "ns a call", r)
 			}},

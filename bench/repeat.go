@@ -14,6 +14,21 @@ const (
 	byCHeld  = "c-held"
 )
 
+// byBlocked is progrun on a thread whose signals the caller has blocked.
+const byBlocked = "progrun-blocked"
+
+func blocked(prog *ebpf.Program, req progrun.TC) contender {
+	return timed(byBlocked, func(n int) error {
+		defer blockSignals()()
+		for range n {
+			if _, err := req.Run(prog); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // repeats is how a call grows with its repeats: of XDP, whose calls pay for the
 // dispatcher unless the program is held, and of TC.
 func (b *bench) repeats() ([]point, error) {
@@ -50,7 +65,8 @@ func (b *bench) repeats() ([]point, error) {
 		p.claims = []claim{{label: "of the Go floor", of: byHeld, over: byGoHeld}}
 		req := progrun.TC{Packet: packet, Repeat: n, NoOutput: true}
 		q := step("TC", n, "Repeat %d",
-			each(byProgrun, func() error { _, err := req.Run(tc); return err }), floor(byGo, tc, n))
+			each(byProgrun, func() error { _, err := req.Run(tc); return err }), floor(byGo, tc, n), blocked(tc, req))
+		q.claims = append(q.claims[:1:1], claim{label: "of the Go floor, signals blocked before", of: byBlocked, over: byGo})
 		points = append(points, p, q)
 	}
 	return points, nil

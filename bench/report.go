@@ -17,7 +17,7 @@ import (
 var titles = map[string]string{
 	byProgrun: "progrun", byGo: "Go floor", byC: "C loop", byCilium: "cilium Run",
 	byPlain: "Run, packet only", byTwo: "progrun, 2 workers", byGoTwo: "Go floor, 2 goroutines",
-	byHeld: "progrun, held", byGoHeld: "Go floor, held", byCHeld: "C loop, held",
+	byBlocked: "progrun, signals blocked", byHeld: "progrun, held", byGoHeld: "Go floor, held", byCHeld: "C loop, held",
 	byOne: "progrun, 1 worker", byGoOne: "Go floor, 1 goroutine", byOneFrame: "1 frame", byManyFrames: "256 frames",
 	byOneFrameC: "1 frame, C", byManyFramesC: "256 frames, C",
 }
