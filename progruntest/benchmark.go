@@ -25,7 +25,7 @@ import (
 // Some thousand runs come before those, to find out. Repeat, Out and NoOutput
 // of req are not used. An XDP program is held meanwhile; see [progrun.Hold].
 // Errors go to [Need].
-func Benchmark[Q progrun.Measured[Q, R], R any](b *testing.B, prog *ebpf.Program, req Q) {
+func Benchmark[Q progrun.PacketRequest[Q, R], R any](b *testing.B, prog *ebpf.Program, req Q) {
 	b.Helper()
 	checkNetNS(b)
 	const call = time.Millisecond // short enough for b.Loop to see how long runs take
@@ -63,7 +63,7 @@ func Benchmark[Q progrun.Measured[Q, R], R any](b *testing.B, prog *ebpf.Program
 
 // repeater returns a function that runs req n times in one call, and returns
 // the mean time of a run. All requests that Measure takes have these fields.
-func repeater[Q progrun.Measured[Q, R], R any](prog *ebpf.Program, req Q) func(n int) (time.Duration, error) {
+func repeater[Q progrun.PacketRequest[Q, R], R any](prog *ebpf.Program, req Q) func(n int) (time.Duration, error) {
 	var res R
 	of, in := reflect.ValueOf(&req).Elem(), reflect.ValueOf(&res).Elem()
 	repeat, perRun := of.FieldByName("Repeat"), in.FieldByName("PerRun")

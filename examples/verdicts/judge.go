@@ -74,7 +74,7 @@ func batch[Q progrun.PacketRequest[Q, R], R any](w io.Writer, prog *ebpf.Program
 	var last error
 	var sample [][]byte // to measure with
 
-	for res, err := range progrun.Batch(prog, req, c.packets(), progrun.BatchOptions{KeepGoing: true}) {
+	for res, err := range progrun.Batch(prog, progrun.Packets(req, c.packets()), &progrun.BatchOptions{KeepGoing: true}) {
 		n++
 		if errors.Is(err, ebpf.ErrNotSupported) {
 			return err // true of all packets
@@ -84,7 +84,7 @@ func batch[Q progrun.PacketRequest[Q, R], R any](w io.Writer, prog *ebpf.Program
 			fmt.Fprintf(w, "%4d  %-64s  error: %v\n", n, summary(c.packet), err)
 			continue
 		}
-		o := read(res)
+		o := read(res.Result)
 		totals[o.verdict.String()]++
 		line := fmt.Sprintf("%4d  %-64s  %-11s  %s", n, summary(c.packet), o.verdict, o.change(c.packet))
 		fmt.Fprintln(w, strings.TrimRight(line, " "))
@@ -153,11 +153,11 @@ func printTime[Q progrun.PacketRequest[Q, R], R any](w io.Writer, prog *ebpf.Pro
 func measure[Q progrun.PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, sample [][]byte, perRun func(R) time.Duration) (mean time.Duration, runs int, err error) {
 	var total time.Duration
 	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); {
-		for res, err := range progrun.Batch(prog, req, slices.Values(sample), progrun.BatchOptions{}) {
+		for res, err := range progrun.Batch(prog, progrun.Packets(req, slices.Values(sample)), nil) {
 			if err != nil {
 				return 0, 0, err
 			}
-			total += perRun(res)
+			total += perRun(res.Result)
 			runs++
 		}
 	}
