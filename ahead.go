@@ -28,7 +28,7 @@ type ahead[Q Request[Q, R], R any] struct {
 	stopped atomic.Bool
 	workers sync.WaitGroup
 	started int
-	home    threadNetNS
+	home    netNS
 	lost    atomic.Int32  // workers that could not follow the caller's thread
 	nobody  chan struct{} // closed when all are lost
 }
@@ -49,7 +49,7 @@ type input[Q, R any] struct {
 func runAhead[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions, yield func(BatchResult[Q, R], error) bool) *ahead[Q, R] {
 	return &ahead[Q, R]{
 		prog: prog, opts: opts, yield: yield, work: make(chan *group[Q, R], groupsAhead*opts.Workers),
-		home: openThreadNetNS(), nobody: make(chan struct{}),
+		home: currentNetNS(), nobody: make(chan struct{}),
 	}
 }
 
@@ -133,15 +133,18 @@ func (a *ahead[Q, R]) start() {
 	}
 	a.started++
 	a.workers.Go(func() {
-		followed := a.home.run(func() {
+		a.home.run(func(err error) {
+			if err != nil {
+				if int(a.lost.Add(1)) == a.opts.Workers {
+					close(a.nobody)
+				}
+				return
+			}
 			for g := range a.work {
 				a.run(g)
 				runtime.Gosched() // for the caller, who waits and gets no other turn while there is work
 			}
 		})
-		if !followed && int(a.lost.Add(1)) == a.opts.Workers {
-			close(a.nobody)
-		}
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"iter"
 	"math"
 	"slices"
@@ -589,15 +590,15 @@ func TestBatchWorkersLost(t *testing.T) {
 	n := 0
 	inNetNS(t, func() {
 		lost := make(chan error, 1)
-		home := openThreadNetNS()
+		home := currentNetNS()
 		home.close()
 		home.err = unix.EPERM
-		go func() {
-			if home.run(func() {}) {
-				lost <- errors.New("a worker is where it cannot be")
+		go home.run(func(err error) {
+			if !errors.Is(err, unix.EPERM) {
+				lost <- fmt.Errorf("a worker is where it cannot be: %v", err)
 			}
 			close(lost)
-		}()
+		})
 		if err := <-lost; err != nil {
 			t.Error(err)
 		}

@@ -57,13 +57,13 @@ func BenchmarkBatch(b *testing.B) {
 func BenchmarkLive(b *testing.B) {
 	need(b, HaveXDPLiveFrames())
 	o := load(b, "xdp", "xdp_drop")
-	hold, err := Hold(o.Program)
+	hold, err := NewHold(o.Program)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer hold.Close()
 	b.ResetTimer()
-	stats, err := Live{Packet: frame(64), Frames: int64(b.N), Held: hold}.Run(context.Background(), o.Program)
+	stats, err := Live{Packet: frame(64), Frames: int64(b.N), Hold: hold}.Run(context.Background(), o.Program)
 	if err != nil || stats.Frames != int64(b.N) {
 		b.Fatalf("%d frames, %v", stats.Frames, err)
 	}

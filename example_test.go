@@ -495,15 +495,15 @@ func ExampleLive() {
 
 // Every call with a Repeat pays for the XDP dispatcher, unless the program is
 // held meanwhile.
-func ExampleHold() {
+func ExampleNewHold() {
 	prog := dropARP()
 	defer prog.Close()
 
-	held, err := progrun.Hold(prog)
+	hold, err := progrun.NewHold(prog)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer held.Close()
+	defer hold.Close()
 	for _, n := range []int{10, 100, 1000} {
 		res, err := progrun.XDP{Packet: arp, Repeat: n, NoOutput: true}.Run(prog)
 		if err != nil {

@@ -420,7 +420,7 @@ func TestDifferential(t *testing.T) {
 		t.Run(target.program, func(t *testing.T) {
 			o := load(t, target.file, target.program)
 			if target.file == "xdp" && HaveXDPLiveFrames() == nil {
-				h, err := Hold(o.Program)
+				h, err := NewHold(o.Program)
 				if err != nil {
 					t.Fatal(err)
 				}

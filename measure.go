@@ -118,7 +118,7 @@ func Measure[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, d time.Dur
 // measure does what is to be done after the first run.
 func (t *Timing) measure(prog *ebpf.Program, d time.Duration, run func(n int, noOutput bool) (time.Duration, error)) error {
 	if prog.Type() == ebpf.XDP {
-		held, err := Hold(prog)
+		held, err := NewHold(prog)
 		if t.HoldErr = err; err == nil {
 			defer held.Close()
 			t.Held = true

@@ -27,10 +27,13 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] { // for tests that need another process
 		case inheritedProgram:
 			runInherited()
-		case unheldRun:
-			runUnheld()
 		case endlessRun:
 			runEndless()
+		default:
+			if process := liveProcesses[os.Args[1]]; process != nil {
+				process()
+				os.Exit(0)
+			}
 		}
 	}
 	errFirstThread = fromFirstThread()

@@ -2,7 +2,9 @@ package progrun
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -58,9 +60,17 @@ import (
 //
 // A call of more than one frame takes the program into the kernel's XDP
 // dispatcher and out again, tens of milliseconds, unless the program is there
-// already. So where more than one call is coming, the run keeps it there: see
-// [Hold]. Where that fails (it takes CAP_SYS_ADMIN and CAP_NET_ADMIN), the run
-// makes long calls instead, and [LiveStats.NotHeld] says why.
+// already. So a run of several calls keeps it there: see [Hold]. Where the run
+// cannot do that (it takes CAP_SYS_ADMIN), or has to wait for other processes
+// in the dispatcher, its calls take ten times as long as it waits in them, up to
+// a quarter of a second. [LiveStats.HoldErr] and [LiveStats.LimitedBy] say so.
+//
+// # Namespaces
+//
+// Workers run in the network namespace of the calling thread, or in NetNS. They
+// are moved there only if they are elsewhere. Moving takes CAP_SYS_ADMIN, and
+// to follow the calling thread also /proc. Before Linux 5.14, telling where the
+// calling thread is takes /proc too.
 type Live struct {
 	// Packet is the frame, from its Ethernet header on: at least 14 bytes, at
 	// most 3,408 with pages of 4 KiB, 3,368 before Linux 6.3 (EINVAL).
@@ -85,8 +95,16 @@ type Live struct {
 	// Rate is how many frames a second to run, over all CPUs, at most
 	// 1,000,000,000; 0 means as many as can be. Frames are spread evenly, in
 	// bursts of at most one batch. A worker that was held up catches up at
-	// 1.25 times its rate, if it was for 20 ms or less; frames that are later
-	// than that are not run but counted in [LiveStats.Missed].
+	// 1.25 times its rate. Frames that are more than 100 ms late are not run
+	// but counted in [LiveStats.Missed]. Where calls of one batch are too slow
+	// for the rate, as when they wait for the XDP dispatcher, each call runs
+	// all frames that are due.
+	//
+	// Up to some 15,000 frames a second, a worker sleeps between calls, which
+	// takes 40 to 80 µs of CPU for each frame: 6 % of a CPU at 1,000, 20 % at
+	// 3,000, 40 % at 10,000. From 20,000 on it makes a call at least every 50
+	// µs, has no time to sleep, and spins: it takes a whole CPU, as without a
+	// Rate.
 	Rate int
 	// CPUs are those to run on, with one worker thread for each. None means
 	// one worker wherever the scheduler puts it.
@@ -94,9 +112,9 @@ type Live struct {
 	// NetNS is the file descriptor of the network namespace to run in. 0
 	// means that of the calling thread.
 	NetNS int
-	// Held is a hold on the program that the caller has. Without one, the run
-	// makes one for itself where it pays.
-	Held *Held
+	// Hold is a hold on the program that the caller has. It must not be
+	// closed (EBADF). If it is nil, the run makes one for itself where it pays.
+	Hold *Hold
 	// Progress, if set, is called every ProgressInterval on the goroutine
 	// that called Run, while the workers go on.
 	Progress func(LiveStats)
@@ -104,38 +122,97 @@ type Live struct {
 	ProgressInterval time.Duration
 }
 
-// LiveStats is what a run did, or has done so far.
+// LiveStats is what a run did, or has done so far. Durations are integers of
+// nanoseconds in JSON.
 type LiveStats struct {
 	// Frames is how many frames the program ran on. If Uncertain is not 0, it
 	// may have been up to that many more.
-	Frames, Uncertain int64
+	Frames    int64 `json:"frames"`
+	Uncertain int64 `json:"uncertain"`
 	// Missed is how many frames Rate asked for, up to the last that ran, that
 	// could not be run in time.
-	Missed int64
-	// Batches is how many batches the kernel made of them, in how many Calls.
-	Batches, Calls int64
-	// Wall is the time from the first frame to the last.
-	Wall time.Duration
+	Missed int64 `json:"missed"`
+	// Batches is how many batches the kernel made of the frames.
+	Batches int64 `json:"batches"`
+	// Calls is how many calls of the kernel ran them.
+	Calls int64 `json:"calls"`
+	// Wall is the time from the start of the run to the last frame.
+	Wall time.Duration `json:"wall_ns"`
 	// PerFrame is the kernel's mean time of one frame, on one CPU.
-	PerFrame time.Duration
-	// Held is whether the program was in the XDP dispatcher all along, and
-	// NotHeld why it was not: nil if there was no need.
-	Held    bool
-	NotHeld error
+	PerFrame time.Duration `json:"per_frame_ns"`
+	// Held reports whether the program was held in the XDP dispatcher all
+	// along, by [Live.Hold] or by the run.
+	Held bool `json:"held"`
+	// HoldErr is why the program was not held. It is nil if it was, or if the
+	// run had no need for it.
+	HoldErr error `json:"hold_err,omitempty"`
 	// LimitedBy is what kept the run from being faster.
-	LimitedBy LiveLimit
+	LimitedBy LiveLimit `json:"limited_by"`
 	// Workers is the share of each worker, in the order of the request's CPUs.
-	Workers []LiveWorkerStats
+	Workers []LiveWorkerStats `json:"workers"`
 }
 
 // LiveWorkerStats is the part of a [LiveStats] that one worker had.
 type LiveWorkerStats struct {
-	CPU               int // -1 if it was not bound to one
-	Frames, Uncertain int64
-	Missed            int64
-	Batches, Calls    int64
-	Wall              time.Duration
-	PerFrame          time.Duration
+	// CPU is the one that the worker was bound to, or -1.
+	CPU int `json:"cpu"`
+
+	Frames    int64         `json:"frames"`
+	Uncertain int64         `json:"uncertain"`
+	Missed    int64         `json:"missed"`
+	Batches   int64         `json:"batches"`
+	Calls     int64         `json:"calls"`
+	Wall      time.Duration `json:"wall_ns"`
+	PerFrame  time.Duration `json:"per_frame_ns"`
+}
+
+// Add adds the stats of another run to s, as if one run had followed the other.
+// Workers on the same CPU become one. Adding to the zero value copies other.
+func (s *LiveStats) Add(other LiveStats) {
+	if s.Calls == 0 && s.Wall == 0 {
+		workers := append(s.Workers[:0:0], other.Workers...)
+		*s = other
+		s.Workers = workers
+		return
+	}
+	if other.Wall > s.Wall {
+		s.LimitedBy = other.LimitedBy
+	}
+	s.Held = s.Held && other.Held
+	if s.HoldErr == nil {
+		s.HoldErr = other.HoldErr
+	}
+	sum := s.asWorker()
+	sum.add(other.asWorker())
+	s.Frames, s.Uncertain, s.Missed = sum.Frames, sum.Uncertain, sum.Missed
+	s.Batches, s.Calls, s.Wall, s.PerFrame = sum.Batches, sum.Calls, sum.Wall, sum.PerFrame
+	for _, w := range other.Workers {
+		i := slices.IndexFunc(s.Workers, func(of LiveWorkerStats) bool { return of.CPU == w.CPU })
+		if i < 0 {
+			s.Workers = append(s.Workers, w)
+		} else {
+			s.Workers[i].add(w)
+		}
+	}
+}
+
+// asWorker returns the stats of a run as those of a worker who did it all.
+func (s *LiveStats) asWorker() LiveWorkerStats {
+	return LiveWorkerStats{CPU: -1, Frames: s.Frames, Uncertain: s.Uncertain, Missed: s.Missed,
+		Batches: s.Batches, Calls: s.Calls, Wall: s.Wall, PerFrame: s.PerFrame}
+}
+
+func (s *LiveWorkerStats) add(other LiveWorkerStats) {
+	if all := s.Frames + other.Frames; all > 0 {
+		mean := (float64(s.PerFrame)*float64(s.Frames) + float64(other.PerFrame)*float64(other.Frames)) / float64(all)
+		s.PerFrame = time.Duration(math.Round(mean))
+	}
+	s.Frames += other.Frames
+	s.Uncertain += other.Uncertain
+	s.Missed += other.Missed
+	s.Batches += other.Batches
+	s.Calls += other.Calls
+	s.Wall += other.Wall
 }
 
 // FramesPerSecond is the mean rate of the run.
@@ -157,12 +234,26 @@ type LiveLimit uint8
 const (
 	LimitCPU        LiveLimit = iota // the kernel's work on each frame
 	LimitRate                        // the request's Rate, of which at most 1 % was missed
-	LimitDispatcher                  // entering and leaving the XDP dispatcher, for want of a hold
+	LimitDispatcher                  // the XDP dispatcher, in which calls waited for more than 5 % of the time
 )
 
-// String gives "CPU", "rate" or "XDP dispatcher".
+// String returns "CPU", "rate" or "XDP dispatcher".
 func (l LiveLimit) String() string {
 	return name(int64(l), "LiveLimit", "CPU", "rate", "XDP dispatcher")
+}
+
+// MarshalText returns what String does.
+func (l LiveLimit) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (l *LiveLimit) UnmarshalText(text []byte) error {
+	for known := LimitCPU; known <= LimitDispatcher; known++ {
+		if known.String() == string(text) {
+			*l = known
+			return nil
+		}
+	}
+	return fmt.Errorf("progrun: no LiveLimit is called %q", text)
 }
 
 var liveNames = fieldNames{
@@ -171,13 +262,15 @@ var liveNames = fieldNames{
 }
 
 // Run runs prog, of type [ebpf.XDP], on frames until Frames of them are done
-// or ctx ends: the last frame leaves at most 10 ms after that, or, where the
-// program could not be held, at the end of a call of some 100 ms. The end of
-// ctx is an error only if Frames were asked for. The stats are valid beside any
-// error.
+// or ctx ends. The last frame leaves at most 10 ms after that. Where the program
+// could not be held, or other processes keep the XDP dispatcher busy, calls are
+// long, and the last ends up to a quarter of a second later; the first of those
+// can take a second where a frame takes a microsecond. The end of ctx is an
+// error only if Frames were asked for. The stats are valid beside any error.
 //
 // Before the first frame, the request is checked as a whole; an [Error] of
-// that time has Ran at RanNo.
+// that time has Ran at RanNo. The program may be closed during the run, which
+// goes on with a descriptor of its own.
 func (l Live) Run(ctx context.Context, prog *ebpf.Program) (LiveStats, error) {
 	_, err := xdpTypes.descriptor("Live", prog)
 	if err == nil {
@@ -210,7 +303,7 @@ func (l *Live) check(ctx context.Context) error {
 	if err := fitsPage("Live", len(l.Metadata)); err != nil {
 		return err
 	}
-	if len(l.Packet)+len(l.Metadata) > maxPacket {
+	if len(l.Packet) > pageSize {
 		return refuse("Live", "Packet", size(len(l.Packet)), "a live frame fits in a page", syscall.EINVAL)
 	}
 	if l.BatchSize > maxBatchSize {
@@ -263,32 +356,50 @@ func (l *Live) askKernel(prog *ebpf.Program) error {
 	if err := wantLiveFrames("Live", prog); err != nil {
 		return err
 	}
-	if l.Held != nil && !l.Held.holds(prog) {
-		return refuse("Live", "Held", "", "the hold is on another program", syscall.EINVAL)
+	if l.Hold != nil {
+		if err := l.Hold.closed(); err != nil {
+			return err
+		}
+		if !l.Hold.holds(prog) {
+			return refuse("Live", "Hold", "", "the hold is on another program", syscall.EINVAL)
+		}
 	}
-	data, ctx := l.input()
-	ctx.ingressIfindex = noIfindex
-	a := l.attr(uint32(prog.FD()), data, &ctx)
-	errno := a.probe()
-	if errno == syscall.ENODEV {
-		return nil
+	c := l.call(prog)
+	c.ctx.ingressIfindex = noIfindex
+	a := c.attr(0)
+	if errno := a.probe(); errno != syscall.ENODEV {
+		return c.explain(errno, &a)
 	}
-	c := newCall("Live", liveNames, prog, &a)
-	copy(c.ctx[:], view(&ctx))
-	return explain(errno, c)
+	return nil
 }
 
-// input is the data and context of every call.
-func (l *Live) input() ([]byte, xdpMD) {
-	data := make([]byte, 0, len(l.Metadata)+len(l.Packet))
-	data = append(append(data, l.Metadata...), l.Packet...)
-	return data, xdpMD{data: uint32(len(l.Metadata)), dataEnd: uint32(len(data)), ingressIfindex: uint32(l.Ifindex)}
+// liveCall is what the kernel is handed in each call of a run: the program, and
+// the frame with its context. It alone says where those come from.
+type liveCall struct {
+	prog  *ebpf.Program
+	frame []byte // the metadata and the packet
+	ctx   xdpMD
+	batch uint32
 }
 
-func (l *Live) attr(fd uint32, data []byte, ctx *xdpMD) attr {
-	a := newAttr(fd, data, nil, view(ctx), nil, 0, 0)
-	a.flags, a.batchSize = testXDPLiveFrames, uint32(l.batch())
+func (l *Live) call(prog *ebpf.Program) liveCall {
+	frame := slices.Concat(l.Metadata, l.Packet)
+	ctx := xdpMD{data: uint32(len(l.Metadata)), dataEnd: uint32(len(frame)), ingressIfindex: uint32(l.Ifindex)}
+	return liveCall{prog: prog, frame: frame, ctx: ctx, batch: uint32(l.batch())}
+}
+
+func (c *liveCall) attr(frames uint32) attr {
+	a := newAttr(uint32(c.prog.FD()), c.frame, nil, view(&c.ctx), nil, frames, testXDPLiveFrames)
+	a.batchSize = c.batch
 	return a
+}
+
+// explain returns the error of a call that failed.
+func (c *liveCall) explain(errno syscall.Errno, a *attr) error {
+	failed := newCall("Live", liveNames, c.prog, a)
+	failed.dataSizeOut = 0
+	copy(failed.ctx[:], view(&c.ctx))
+	return explain(errno, failed)
 }
 
 func (l *Live) batch() int {

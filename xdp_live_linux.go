@@ -15,112 +15,67 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openNetNS opens the namespace of a request: 0 is that of the calling thread.
+// openNetNS opens the namespace of a request: 0 means that of the calling thread.
 func openNetNS(fd int) (netNS, error) {
 	if fd == 0 {
-		ns, err := currentNetNS()
-		if err != nil {
-			return netNS{}, &Error{Request: "Live", Rule: "cannot open this thread's network namespace", Err: err}
-		}
-		return ns, nil
+		return currentNetNS(), nil
 	}
-	ns := netNS{fd: fd}
-	if err := ns.stat(); err != nil {
-		return netNS{}, &Error{Request: "Live", Field: "NetNS", Value: strconv.Itoa(fd), Rule: "no such file is open", Err: errnoOf(err)}
+	ns, err := netNSOf(fd)
+	if err != nil {
+		return ns, &Error{Request: "Live", Field: "NetNS", Value: strconv.Itoa(fd), Rule: "no such file is open", Err: errnoOf(err)}
 	}
 	if kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNET {
-		return netNS{}, refuse("Live", "NetNS", strconv.Itoa(fd), "not a network namespace", syscall.EINVAL)
+		return ns, refuse("Live", "NetNS", strconv.Itoa(fd), "not a network namespace", syscall.EINVAL)
 	}
 	return ns, nil
 }
 
-// liveThread is what a worker changes about its thread, and puts back.
-type liveThread struct {
-	movedThread
-	blocked bool
-	signals unix.Sigset_t
-	pinned  bool
-	cpus    unix.CPUSet
-	slack   int
-}
-
-// enter makes the calling thread a worker's.
-func (t *liveThread) enter(ns netNS, cpu int) error {
-	if err := t.move(ns); err != nil {
-		return &Error{Request: "Live", Field: "NetNS", Rule: cannotMove, Err: err}
+// becomeWorker makes the calling thread a worker's. It changes the thread for
+// good: a worker's thread ends with the run.
+func (r *liveRun) becomeWorker(ns netNS, cpu int) error {
+	if err := ns.enter(); err != nil {
+		e := &Error{Request: "Live", Rule: "cannot move a thread into the network namespace", Err: err}
+		if r.NetNS != 0 {
+			e.Field, e.Value = "NetNS", strconv.Itoa(r.NetNS)
+		}
+		if errors.Is(err, unix.EPERM) {
+			e.Rule = cannotMove
+		}
+		return e
 	}
 	if cpu >= 0 {
-		if err := t.pin(cpu); err != nil {
+		if err := pin(cpu); err != nil {
 			return err
 		}
 	}
-	if errno := setSignals(allSignals(), &t.signals); errno != 0 {
+	if errno := setSignals(allSignals(), nil); errno != 0 {
 		return &Error{Request: "Live", Rule: "cannot block the signals of a thread", Err: errno}
 	}
-	t.blocked = true
 	// The default of 50 µs is a long time between frames.
-	if slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); err == nil {
-		t.slack = slack
-		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	}
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	return nil
 }
 
-func (t *liveThread) pin(cpu int) error {
-	if err := unix.SchedGetaffinity(0, &t.cpus); err != nil {
-		return &Error{Request: "Live", Field: "CPUs", Rule: "cannot read the CPUs of a thread", Err: err}
-	}
+func pin(cpu int) error {
 	var one, now unix.CPUSet
 	one.Set(cpu)
-	t.pinned = true
 	err := unix.SchedSetaffinity(0, &one)
 	if err == nil {
 		err = unix.SchedGetaffinity(0, &now)
 	}
-	if err == nil && now != one {
-		err = unix.EINVAL
-	}
-	if err != nil || cpu >= len(one)*strconv.IntSize {
+	if err != nil || now != one || cpu >= len(one)*strconv.IntSize {
 		return &Error{Request: "Live", Field: "CPUs", Value: strconv.Itoa(cpu),
 			Rule: "no such CPU is online, or this process may not use it", Err: unix.EINVAL}
 	}
 	return nil
 }
 
-// leave undoes enter, and reports whether all is as it was.
-func (t *liveThread) leave() bool {
-	ok := true
-	if t.slack > 0 {
-		ok = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(t.slack), 0, 0, 0) == nil
-	}
-	if t.pinned {
-		var now unix.CPUSet
-		ok = unix.SchedSetaffinity(0, &t.cpus) == nil && unix.SchedGetaffinity(0, &now) == nil && now == t.cpus && ok
-	}
-	ok = t.moveBack() && ok
-	if t.blocked {
-		ok = setSignals(&t.signals, nil) == 0 && ok
-	}
-	return ok
-}
-
 const (
-	// callTime is what a call aims at: short enough that a run ends within 10
-	// ms of its context even where the machine is suddenly half as fast, long
-	// enough that what a call takes by itself and for the first use of its
-	// pages, some 50 µs, does not matter.
-	callTime = 5 * time.Millisecond
-	// longCallTime takes its place where every call costs tens of ms.
-	longCallTime = 100 * time.Millisecond
-	// largestCall bounds a call whose frames take no time.
-	largestCall = 1 << 20
 	// spread is the least time between two calls at a Rate: a call takes
 	// about 10 µs by itself.
 	spread = 50 * time.Microsecond
-	// makeUp is how far behind its Rate a worker may be and still catch up,
-	// and catchUp how many times faster than Rate that is done.
-	makeUp  = 20 * time.Millisecond
-	catchUp = 1.25
+	// spreadUnheld takes its place where only calls of one frame are quick.
+	spreadUnheld = 20 * time.Microsecond
 )
 
 // liveRun is a run under way.
@@ -131,10 +86,9 @@ type liveRun struct {
 	deadline time.Time // of ctx
 	batch    int64
 	perCall  int64 // frames a call, at most
-	paced    int64 // frames a call at Rate, or 0
 
-	held    bool
-	notHeld error
+	hold    *Hold // of the caller or the run's own, or nil
+	holdErr error // why there is none that is needed
 
 	left    atomic.Int64 // frames that no worker has taken
 	stopped atomic.Bool
@@ -143,14 +97,10 @@ type liveRun struct {
 }
 
 func newLiveRun(l *Live, ctx context.Context, prog *ebpf.Program) *liveRun {
-	r := &liveRun{Live: l, ctx: ctx, prog: prog, batch: int64(l.batch()), perCall: largestCall}
+	r := &liveRun{Live: l, ctx: ctx, prog: prog, batch: int64(l.batch()), perCall: math.MaxUint32}
 	r.deadline, _ = ctx.Deadline()
 	if l.PerCall > 0 {
 		r.perCall = int64(l.PerCall)
-	}
-	if l.Rate > 0 {
-		each := spread.Seconds() * float64(l.Rate) / float64(max(1, len(l.CPUs)))
-		r.paced = min(max(1, int64(each)), r.batch, r.perCall)
 	}
 	r.left.Store(l.Frames)
 	if l.Frames == 0 {
@@ -166,36 +116,46 @@ func newLiveRun(l *Live, ctx context.Context, prog *ebpf.Program) *liveRun {
 	return r
 }
 
-// needsHold is whether calls of more than one frame are coming, and more than
-// one of them, or one that may have to end early.
+// interval is the time from one frame of a worker to the next at Rate, in ns.
+func (r *liveRun) interval() float64 { return 1e9 * float64(len(r.workers)) / float64(r.Rate) }
+
+// perPacedCall is how many frames a call runs at Rate if the worker is on time.
+func (r *liveRun) perPacedCall() int64 {
+	apart := spread
+	if r.holdErr != nil {
+		apart = spreadUnheld
+	}
+	return min(max(1, int64(float64(apart)/r.interval())), r.perCall)
+}
+
+// needsHold reports whether calls of more than one frame are coming, and more
+// than one of them, or one that may have to end early.
 func (r *liveRun) needsHold() bool {
-	if r.perCall == 1 || r.paced == 1 || r.Frames == 1 {
+	if r.perCall == 1 || r.Frames == 1 || r.Rate > 0 && r.perPacedCall() == 1 {
 		return false
 	}
-	first := r.firstCall()
+	first := firstBatches * r.batch
 	if r.PerCall > 0 {
 		first = r.perCall
 	}
 	return r.Frames == 0 || r.Frames > first || r.ctx.Done() != nil || len(r.workers) > 1
 }
 
-// firstCall is how many frames a worker begins with, to learn what they cost.
-func (r *liveRun) firstCall() int64 { return 4 * r.batch }
+// takeHold decides what holds the program, and returns what lets go of it. It
+// does not rely on a hold that may have found the dispatcher full: another one
+// costs little if there is no need for it.
+func (r *liveRun) takeHold() (release func() error) {
+	r.hold = r.Hold
+	if r.hold == nil && !r.needsHold() || r.hold != nil && r.hold.entered {
+		return func() error { return nil }
+	}
+	r.hold, r.holdErr = NewHold(r.prog)
+	return r.hold.Close
+}
 
 // run does it all, and leaves nothing behind, even if Progress panics.
 func (r *liveRun) run() (LiveStats, error) {
-	if r.Held != nil {
-		r.held = true
-	} else if r.needsHold() {
-		held, err := Hold(r.prog)
-		if err == nil {
-			defer held.Close()
-		}
-		r.held, r.notHeld = err == nil, err
-		if !r.held && r.paced > 1 {
-			r.paced = 1 // a longer call could not keep the time
-		}
-	}
+	defer r.takeHold()()
 	ns, err := openNetNS(r.NetNS)
 	if err != nil {
 		return r.stats(0), err
@@ -206,11 +166,12 @@ func (r *liveRun) run() (LiveStats, error) {
 	start := make(chan struct{})
 	var done sync.WaitGroup
 	for _, w := range r.workers {
-		done.Add(1)
-		go func() {
-			defer done.Done()
-			onThread(func() bool { return w.work(ns, ready, start) })
-		}()
+		done.Go(func() {
+			onThread(func() bool {
+				w.work(ns, ready, start)
+				return false
+			})
+		})
 	}
 	for range r.workers {
 		err = errors.Join(err, <-ready)
@@ -303,28 +264,37 @@ func firstError(err error) error {
 
 // stats adds up what the workers have done.
 func (r *liveRun) stats(wall time.Duration) LiveStats {
-	s := LiveStats{Wall: wall, Held: r.held, NotHeld: r.notHeld}
-	var nanos float64
+	var all LiveWorkerStats
+	var waited time.Duration
+	s := LiveStats{Held: r.hold != nil, HoldErr: r.holdErr}
 	for _, w := range r.workers {
 		ws := w.stats()
-		s.Frames += ws.Frames
-		s.Uncertain += ws.Uncertain
-		s.Missed += ws.Missed
-		s.Batches += ws.Batches
-		s.Calls += ws.Calls
-		nanos += float64(ws.PerFrame) * float64(ws.Frames)
+		all.add(ws)
+		waited += time.Duration(w.waited.Load())
 		s.Workers = append(s.Workers, ws)
 	}
-	if s.Frames > 0 {
-		s.PerFrame = time.Duration(nanos / float64(s.Frames))
-	}
+	s.Frames, s.Uncertain, s.Missed = all.Frames, all.Uncertain, all.Missed
+	s.Batches, s.Calls, s.Wall, s.PerFrame = all.Batches, all.Calls, wall, all.PerFrame
 	switch {
 	case r.Rate > 0 && s.Missed <= s.Frames/100:
 		s.LimitedBy = LimitRate
-	case s.NotHeld != nil:
+	case waited > all.Wall/20, r.Rate > 0 && r.holdErr != nil:
 		s.LimitedBy = LimitDispatcher
 	}
+	r.doubtHold(&s)
 	return s
+}
+
+// doubtHold has the stats say that the program was not held if the hold was
+// closed during the run, or turns out to have found the dispatcher full.
+func (r *liveRun) doubtHold(s *LiveStats) {
+	if r.hold == nil {
+		return
+	}
+	if s.HoldErr = r.hold.closed(); s.HoldErr == nil && !r.hold.entered && s.LimitedBy == LimitDispatcher {
+		s.HoldErr = &Error{Request: "Hold", Rule: "the XDP dispatcher was full, with 48 programs, when the hold was made", Err: unix.ENOSPC}
+	}
+	s.Held = s.HoldErr == nil
 }
 
 // liveWorker is one thread's part of a run. Counters are written by the thread
@@ -335,7 +305,9 @@ type liveWorker struct {
 
 	frames, uncertain, missed, batches, calls atomic.Int64
 	nanos                                     atomic.Int64 // the kernel's time on frames
+	waited                                    atomic.Int64 // ns that calls waited for the dispatcher
 	wall                                      atomic.Int64 // from the start of the run to the last call's end
+	sleeps                                    int64        // what sleeps said last
 	err                                       error        // written before the thread is done
 }
 
@@ -350,68 +322,63 @@ func (w *liveWorker) stats() LiveWorkerStats {
 	return s
 }
 
-// work is a worker's life, on a thread of its own. It reports whether the
-// thread is as it was before.
-func (w *liveWorker) work(ns netNS, ready chan<- error, start <-chan struct{}) bool {
-	var t liveThread
-	err := t.enter(ns, w.cpu)
+// work is a worker's life, on a thread of its own.
+func (w *liveWorker) work(ns netNS, ready chan<- error, start <-chan struct{}) {
+	err := w.run.becomeWorker(ns, w.cpu)
 	ready <- err
 	<-start
 	if err == nil {
 		w.loop()
 	}
-	return t.leave()
 }
 
 // loop makes calls until there is nothing left to do. It checks for the end
 // itself rather than wait to be told: on a busy machine that could take long.
 func (w *liveWorker) loop() {
 	r := w.run
-	data, ctx := r.input()
-	calls := callSizer{run: r, next: r.firstCall()}
-	if r.PerCall > 0 {
-		calls.next = r.perCall
-	}
-	pace := newPace(r)
+	call := r.call(r.prog)
+	calls := newCallSizer(r)
+	pace := newPace(w)
+	w.sleeps = sleeps()
 	for {
-		want := calls.next
-		if r.paced > 0 {
-			want = pace.wait(w)
+		want := calls.next()
+		if r.Rate > 0 {
+			want = pace.wait(want)
 		}
 		n := w.take(want)
 		if n == 0 {
-			if r.paced > 0 && r.left.Load() > 0 {
-				pace.giveUp(w, float64(w.wall.Load()), r.paced)
+			if r.Rate > 0 && r.left.Load() > 0 {
+				pace.giveUp(pace.last, pace.perCall)
 			}
 			return
 		}
-		a := r.attr(uint32(r.prog.FD()), data, &ctx)
-		a.repeat = uint32(n)
+		a := call.attr(uint32(n))
 		begin := time.Now()
 		errno := a.probe()
 		end := time.Now()
 		w.count(&a, n, errno, end.Sub(r.start))
 		if errno != 0 && errno != syscall.EINTR {
 			r.stopped.Store(true)
-			c := newCall("Live", liveNames, r.prog, &a)
-			copy(c.ctx[:], view(&ctx))
-			w.err = explain(errno, c)
+			w.err = call.explain(errno, &a)
 			return
 		}
-		if r.paced > 0 {
-			pace.ran(n, end.Sub(r.start), end.Sub(begin))
-		} else if errno == 0 {
-			calls.learn(n, end.Sub(begin), time.Duration(a.duration)*time.Duration(n))
+		c := timedCall{frames: n, took: end.Sub(begin), running: time.Duration(a.duration) * time.Duration(n)}
+		c.waited = w.waitedIn(c.took - c.running)
+		if errno == 0 {
+			calls.learn(c)
+		}
+		if r.Rate > 0 {
+			pace.ran(c, end.Sub(r.start))
 		}
 	}
 }
 
-// ended is whether no further frame may leave.
+// ended reports whether no further frame may leave.
 func (r *liveRun) ended() bool {
 	return r.stopped.Load() || r.ctx.Err() != nil || !r.deadline.IsZero() && !time.Now().Before(r.deadline)
 }
 
-// take is the worker's next share of the frames, at most n, or 0 at the end.
+// take returns the worker's next share of the frames, at most n, or 0 at the end.
 func (w *liveWorker) take(n int64) int64 {
 	for !w.run.ended() {
 		left := w.run.left.Load()
@@ -425,23 +392,21 @@ func (w *liveWorker) take(n int64) int64 {
 	return 0
 }
 
-// count books a call of n frames.
+// count books a call of n frames. The kernel writes the size of the frame back
+// once all have run: if the call failed then, that is another's doing.
 func (w *liveWorker) count(a *attr, n int64, errno syscall.Errno, wall time.Duration) {
 	batch := w.run.batch
 	ran, doubtful := n, int64(0)
-	switch errno {
-	case 0:
+	switch {
+	case errno == 0 || a.dataSizeOut != 0: // all frames have run
 		w.nanos.Add(int64(a.duration) * n)
-	case syscall.EINTR: // after a batch or more, but before the last
+	case errno == syscall.EINTR: // after a batch or more, but before the last
 		ran = min(batch, n)
 		doubtful = n - ran
-	case syscall.ENOMEM, syscall.EFAULT, syscall.ENOSPC:
+	case errno == syscall.ENOMEM, errno == syscall.EFAULT, errno == syscall.ENOSPC:
 		ran, doubtful = 0, n
-	default: // refused before anything ran, if it is an errno
+	default: // refused before anything ran
 		ran = 0
-		if errno > maxErrno {
-			doubtful = n
-		}
 	}
 	w.calls.Add(1)
 	w.frames.Add(ran)
@@ -450,28 +415,103 @@ func (w *liveWorker) count(a *attr, n int64, errno syscall.Errno, wall time.Dura
 	w.wall.Store(int64(wall))
 }
 
-// callSizer finds how many frames make a call of the right length.
-type callSizer struct {
-	run  *liveRun
-	next int64
+// dispatcherWait is less than the XDP dispatcher makes anybody wait.
+const dispatcherWait = 2 * time.Millisecond
+
+// waitedIn returns how much of a call was spent waiting for the XDP dispatcher,
+// of what it took beside its frames. In the dispatcher a thread sleeps. A thread
+// that just had to leave its CPU to another did not.
+func (w *liveWorker) waitedIn(beside time.Duration) time.Duration {
+	if beside < dispatcherWait {
+		return 0
+	}
+	before := w.sleeps
+	if w.sleeps = sleeps(); w.sleeps == before {
+		return 0
+	}
+	w.waited.Add(int64(beside))
+	return beside
 }
 
-// learn looks at a call of n frames that took so long, and its frames so much
-// of that.
-func (c *callSizer) learn(n int64, took, frames time.Duration) {
+// sleeps returns how often the calling thread has gone to sleep.
+func sleeps() int64 {
+	var usage unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &usage) // cannot fail
+	return int64(usage.Nvcsw)
+}
+
+// timedCall is a call that was made.
+type timedCall struct {
+	frames  int64
+	took    time.Duration
+	running time.Duration // what the kernel says that the frames took
+	waited  time.Duration // for the dispatcher
+}
+
+const (
+	// callTime is what a call aims at: short enough that a run ends within 10
+	// ms of its context even where the machine is suddenly half as fast, long
+	// enough that what a call takes by itself and for the first use of its
+	// pages, some 50 µs, does not matter.
+	callTime = 5 * time.Millisecond
+	// longestCall is what it aims at where calls wait for the dispatcher.
+	longestCall = 250 * time.Millisecond
+	// firstBatches is how many batches a worker begins with.
+	firstBatches = 4
+	// firstUnheld is how many frames the first call that waits may have.
+	firstUnheld = 1 << 20
+)
+
+// callSizer finds how many frames make a call of the right length.
+type callSizer struct {
+	run    *liveRun
+	size   int64
+	each   float64       // ns that a frame takes, or 0 if not known
+	waited time.Duration // what calls have waited for the dispatcher lately
+	single int           // calls of one frame to come
+}
+
+func newCallSizer(r *liveRun) *callSizer {
+	switch {
+	case r.PerCall > 0:
+		return &callSizer{run: r, size: r.perCall}
+	case r.hold == nil:
+		return &callSizer{run: r, size: 1, single: 4, each: math.Inf(1), waited: longestCall}
+	}
+	return &callSizer{run: r, size: firstBatches * r.batch}
+}
+
+// next returns how many frames the next call should have, fewer if the context
+// is about to end.
+func (c *callSizer) next() int64 {
+	if c.run.deadline.IsZero() || c.run.PerCall > 0 || c.each == 0 {
+		return c.size
+	}
+	return min(c.size, max(c.run.batch, int64(float64(time.Until(c.run.deadline))/c.each)))
+}
+
+func (c *callSizer) learn(call timedCall) {
 	if c.run.PerCall > 0 {
 		return
 	}
-	aim := callTime
-	if !c.run.held {
-		aim, took = longCallTime, frames
+	if c.single > 0 && call.frames == 1 {
+		c.learnFromSingle(call)
+		return
 	}
-	fits := int64(largestCall)
-	if took > 0 {
-		fits = int64(float64(n) * float64(aim) / float64(took))
+	c.each = float64(call.took-call.waited) / float64(call.frames)
+	c.waited = max(call.waited, c.waited/2)
+	aim := min(max(callTime, 10*c.waited), longestCall)
+	c.size = max(int64(float64(aim)/c.each)/c.run.batch, 1) * c.run.batch
+}
+
+// learnFromSingle looks at calls of one frame, which do not wait, before the
+// first that does. A frame by itself takes about half as long as all else about
+// its call, however simple the program. Only what it takes more says something.
+func (c *callSizer) learnFromSingle(call timedCall) {
+	c.each = min(c.each, max(1, float64(call.running-(call.took-call.running)/2)))
+	if c.single--; c.single == 0 {
+		c.size = min(firstUnheld, int64(float64(longestCall)/c.each))
 	}
-	fits = min(fits, 4*n, largestCall)
-	c.next = max(fits/c.run.batch, 1) * c.run.batch
 }
 
 // start runs the request, which is known to be legal.

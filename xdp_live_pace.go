@@ -8,29 +8,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const (
+	// makeUp is how far behind its Rate a worker may be and still catch up.
+	makeUp = 100 * time.Millisecond
+	// catchUp is how many times faster than Rate that is done.
+	catchUp = 1.25
+)
+
 // pace spreads a worker's frames over time. Frames fall due one by one. A worker
 // that has fallen behind catches up little by little, so that no two batches
 // touch, and gives up what is too late for that.
 type pace struct {
-	run      *liveRun
+	worker   *liveWorker
 	interval float64       // ns a frame
+	perCall  int64         // frames a call if the worker is on time
 	due      float64       // when the next frame is, in ns since the start
 	next     float64       // when the next call may begin, likewise
-	late     time.Duration // what sleeps have been late lately
-	usual    time.Duration // what a call takes if nothing holds it up
+	last     float64       // when the last frames ran, at the earliest, likewise
+	usual    time.Duration // what a call of one batch takes if nothing holds it up
+	waited   time.Duration // what calls have waited for the dispatcher lately
+	late     time.Duration // how late sleeps end, in the median
 }
 
-func newPace(r *liveRun) pace {
-	if r.Rate == 0 {
-		return pace{}
-	}
-	return pace{run: r, interval: 1e9 * float64(len(r.workers)) / float64(r.Rate)}
+func newPace(w *liveWorker) *pace {
+	r := w.run
+	return &pace{worker: w, interval: r.interval(), perCall: min(r.perPacedCall(), r.batch), late: 50 * time.Microsecond}
 }
 
-// wait sleeps until a call's worth of frames is due, and says how many are.
-func (p *pace) wait(w *liveWorker) int64 {
-	r := p.run
-	least := r.paced
+// wait sleeps until a call's worth of frames is due, and returns how many the
+// call should have: at most a batch, or most if a batch a call is too slow.
+func (p *pace) wait(most int64) int64 {
+	r := p.worker.run
+	least := p.perCall
 	if r.Frames > 0 {
 		least = max(1, min(least, r.left.Load()))
 	}
@@ -39,54 +48,82 @@ func (p *pace) wait(w *liveWorker) int64 {
 	at := max(p.next, p.due+float64(least-1)*p.interval)
 	p.sleepUntil(r.start.Add(time.Duration(at)))
 	now := float64(time.Since(r.start))
-	p.giveUp(w, now, max(r.batch, int64(float64(makeUp)/p.interval)))
-	n := min(p.owed(now), r.batch, r.perCall)
-	if !r.held {
-		n = 1 // any more would cost the dispatcher's time
+	p.giveUp(now, max(r.batch, int64(float64(makeUp)/p.interval)))
+	if r.perPacedCall() == 1 {
+		return 1 // calls of one frame never wait for the dispatcher
 	}
-	return max(1, n)
+	if !p.tooSlow() {
+		most = r.batch
+	}
+	return max(1, min(p.owed(now), most, r.perCall))
 }
 
-// ran books a call of n frames that ended at a time and took so long.
-func (p *pace) ran(n int64, end, took time.Duration) {
+// tooSlow reports whether a worker that makes one call for each batch cannot
+// keep up.
+func (p *pace) tooSlow() bool {
+	return float64(p.usual+p.waited) > float64(p.worker.run.batch)*p.interval/catchUp
+}
+
+// ran books a call that ended at a time.
+func (p *pace) ran(c timedCall, end time.Duration) {
+	took := c.took - c.waited
+	if batch := p.worker.run.batch; c.frames > batch {
+		took = took * time.Duration(batch) / time.Duration(c.frames)
+	}
 	// What a call takes longer than usual may have been before its frames or
 	// amidst them, and is no distance to the next ones. One that was held up
 	// is none to learn from, the first least of all.
 	p.usual = min(took, p.usual+max(p.usual/16, time.Microsecond))
-	p.due += float64(n) * p.interval
-	p.next = float64(end-p.usual) + float64(n)*p.interval/catchUp
+	p.waited = max(c.waited, p.waited/2)
+	p.due += float64(c.frames) * p.interval
+	p.last = float64(end - c.waited)
+	p.next = float64(end)
+	if !p.tooSlow() {
+		p.next += float64(c.frames)*p.interval/catchUp - float64(p.usual)
+	}
 }
 
-// owed is how many frames are due at a time.
+// owed returns how many frames are due at a time.
 func (p *pace) owed(at float64) int64 { return int64((at-p.due)/p.interval) + 1 }
 
 // giveUp forgets the frames that are due at a time, but for some.
-func (p *pace) giveUp(w *liveWorker, at float64, but int64) {
+func (p *pace) giveUp(at float64, but int64) {
 	if late := p.owed(at) - but; late > 0 {
-		w.missed.Add(late)
+		p.worker.missed.Add(late)
 		p.due += float64(late) * p.interval
 	}
 }
 
-// sleepUntil waits for a moment, or less if the run ends before. The last bit
-// is spent spinning: as much as sleeps are late here, which can be a tick of
-// the kernel.
+// sleepUntil waits for a moment, or less if the run ends before. It sleeps less
+// by as much as sleeps end late, and spins for what is left.
 func (p *pace) sleepUntil(at time.Time) {
-	const (
-		nap  = 5 * time.Millisecond // how often to look whether the run has ended
-		spin = 60 * time.Microsecond
-	)
-	for !p.run.ended() {
-		begin := time.Now()
-		left := at.Sub(begin)
-		if left <= 0 {
-			return
-		}
-		if left -= max(p.late, spin); left > 0 {
+	const nap = 5 * time.Millisecond // how often to look whether the run has ended
+	begin := time.Now()
+	slept := false
+	for now := begin; now.Before(at) && !p.worker.run.ended(); now = time.Now() {
+		if left := at.Sub(now) - p.late; left > 0 {
 			left = min(left, nap)
 			ts := unix.NsecToTimespec(int64(left))
 			_ = unix.Nanosleep(&ts, nil) // cut short by a signal, it is tried again
-			p.late = max(time.Since(begin)-left, p.late-p.late/16)
+			p.learn(time.Since(now) - left)
+			slept = true
 		}
 	}
+	if slept {
+		p.worker.sleeps = sleeps()
+	} else {
+		// Forget, so that sleeping is tried again: a worker that was once late
+		// for long would else spin for good.
+		p.late -= time.Since(begin) / 16384
+	}
+}
+
+// learn steps towards how late a sleep was. As every step is of the same size,
+// late ends up at the median.
+func (p *pace) learn(late time.Duration) {
+	step := max(p.late/32, 100*time.Nanosecond)
+	if late < p.late {
+		step = -step
+	}
+	p.late += step
 }

@@ -110,7 +110,7 @@ func (b *bench) liveBy(by string, prog *ebpf.Program, ifindex int, cpus ...int) 
 	return timed(by, func(n int) error {
 		stats, err := progrun.Live{
 			Packet: frame(packetSize), Ifindex: ifindex, Frames: int64(n),
-			CPUs: cpus, NetNS: b.wire.near, Held: b.held[prog],
+			CPUs: cpus, NetNS: b.wire.near, Hold: b.held[prog],
 		}.Run(context.Background(), prog)
 		if err == nil && stats.Frames != int64(n) {
 			err = fmt.Errorf("%d of %d frames", stats.Frames, n)

@@ -40,7 +40,7 @@ type bench struct {
 	cpu   int // where single threads are measured
 	cpus  []int
 	progs []*ebpf.Program // of the section under way
-	held  map[*ebpf.Program]*progrun.Held
+	held  map[*ebpf.Program]*progrun.Hold
 	files writer
 	out   string
 }
@@ -138,7 +138,7 @@ func (b *bench) runSections() error {
 
 // runSection measures a section, prints it, and says which targets were missed.
 func (b *bench) runSection(s section) ([]string, error) {
-	b.held = make(map[*ebpf.Program]*progrun.Held)
+	b.held = make(map[*ebpf.Program]*progrun.Hold)
 	defer b.unload()
 	points, err := s.points()
 	if err != nil {

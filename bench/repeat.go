@@ -78,7 +78,7 @@ func (b *bench) loadHeld(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	held, err := progrun.Hold(prog)
+	held, err := progrun.NewHold(prog)
 	if err != nil {
 		return nil, fmt.Errorf("hold a program: %w", err)
 	}

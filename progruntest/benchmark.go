@@ -23,14 +23,14 @@ import (
 // clock twice, some tens of nanoseconds.
 //
 // Some thousand runs come before those, to find out. Repeat, Out and NoOutput
-// of req are not used. An XDP program is held meanwhile; see [progrun.Hold].
+// of req are not used. An XDP program is held meanwhile; see [progrun.NewHold].
 // Errors go to [Need].
 func Benchmark[Q progrun.PacketRequest[Q, R], R any](b *testing.B, prog *ebpf.Program, req Q) {
 	b.Helper()
 	checkNetNS(b)
 	const call = time.Millisecond // short enough for b.Loop to see how long runs take
 	if prog.Type() == ebpf.XDP {
-		if held, err := progrun.Hold(prog); err == nil {
+		if held, err := progrun.NewHold(prog); err == nil {
 			defer held.Close()
 		}
 	}

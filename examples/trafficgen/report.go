@@ -87,8 +87,8 @@ func held(s progrun.LiveStats) string {
 	switch {
 	case s.Held:
 		return "yes"
-	case s.NotHeld != nil:
-		return "no: " + s.NotHeld.Error()
+	case s.HoldErr != nil:
+		return "no: " + s.HoldErr.Error()
 	}
 	return "no: there was no need"
 }

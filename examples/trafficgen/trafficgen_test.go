@@ -311,7 +311,7 @@ func TestTotals(t *testing.T) {
 	r := &report{out: &out, asked: 2000}
 	r.totals(progrun.LiveStats{
 		Frames: 1000, Uncertain: 64, Missed: 3, Batches: 17, Calls: 2, Wall: 500 * time.Millisecond,
-		NotHeld: errors.New("full"), LimitedBy: progrun.LimitDispatcher,
+		HoldErr: errors.New("full"), LimitedBy: progrun.LimitDispatcher,
 	}, 1010)
 	want := `
 sent       1000 frames of 2000 in 500ms, and up to 64 more

@@ -1,0 +1,88 @@
+package progrun
+
+import (
+	"sync"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+)
+
+// Hold keeps a program in the kernel's XDP dispatcher, a patch of code that
+// calls XDP programs directly. Each call that repeats an XDP program puts it
+// there and takes it out again, which takes tens of milliseconds, or some 0.3 ms
+// where the kernel was told to expedite its grace periods. A program that is
+// held is there already. So a Hold makes a Repeat of [XDP] and the calls of
+// [Live] that much faster.
+//
+// Only x86-64 has the dispatcher. It has room for 48 programs: a Hold that found
+// it full does nothing, and is not noticed, until others leave. It also has a
+// lock, which every call that repeats an XDP program takes. While another
+// process repeats a program that it does not hold, such calls still wait for
+// each other, tens of milliseconds each.
+type Hold struct {
+	id      uint32 // of the program
+	entered bool   // the program entered the dispatcher as the hold was made
+	mu      sync.Mutex
+	detach  func() error // nil once closed
+}
+
+// NewHold holds an XDP program until Close is called or the process ends.
+//
+// It attaches the program, in generic mode, to the loopback interface of a new
+// network namespace, where there are no packets. The program shows in lists of
+// links. That needs Linux 5.9 and CAP_SYS_ADMIN in the process's own user
+// namespace (EPERM); before Linux 5.19 it needs CAP_BPF too. NewHold takes some
+// 15 ms, and Close some 15 ms; both take about 1 ms for a program that is
+// in the dispatcher already.
+func NewHold(prog *ebpf.Program) (*Hold, error) {
+	if _, err := xdpTypes.descriptor("Hold", prog); err != nil {
+		return nil, err
+	}
+	id, err := programID(prog)
+	if err != nil {
+		return nil, holdError("tell which program it is", err)
+	}
+	h := &Hold{id: id}
+	if err := h.attach(prog); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// holds reports whether the hold is on prog.
+func (h *Hold) holds(prog *ebpf.Program) bool {
+	id, err := programID(prog)
+	return err == nil && id == h.id
+}
+
+func holdError(doing string, err error) error {
+	return &Error{Request: "Hold", Rule: "cannot " + doing, Err: err}
+}
+
+// Close lets go of the program. It does nothing if the Hold is closed or nil.
+func (h *Hold) Close() error {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	detach := h.detach
+	h.detach = nil
+	h.mu.Unlock()
+	if detach == nil {
+		return nil
+	}
+	if err := detach(); err != nil {
+		return holdError("detach the program", err)
+	}
+	return nil
+}
+
+// closed returns an error if the hold is closed, or was not made by NewHold.
+func (h *Hold) closed() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.detach != nil {
+		return nil
+	}
+	return refuse("Live", "Hold", "", "the hold is closed", syscall.EBADF)
+}

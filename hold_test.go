@@ -1,0 +1,308 @@
+package progrun
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// wantNothingHeld holds that no link is left on a program.
+func wantNothingHeld(t *testing.T, o *object) {
+	t.Helper()
+	if n := linksOn(t, o); n != 0 {
+		t.Errorf("%d links on the program are left", n)
+	}
+}
+
+func linksOn(t *testing.T, o *object) int {
+	id, err := programID(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	it := new(link.Iterator)
+	defer it.Close()
+	for it.Next() {
+		if info, err := it.Link.Info(); err == nil && info.Program == ebpf.ProgramID(id) {
+			n++
+		}
+	}
+	if err := it.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestHold(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	before := readlink(t, "/proc/self/ns/net")
+	h, err := NewHold(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := linksOn(t, o); n != 1 {
+		t.Errorf("%d links on a held program", n)
+	}
+	quickest := time.Hour // others can be in the dispatcher too
+	for range 20 {
+		begin := time.Now()
+		if _, err := (XDP{Packet: frame(64), Repeat: 2, NoOutput: true}).Run(o.Program); err != nil {
+			t.Fatal(err)
+		}
+		quickest = min(quickest, time.Since(begin))
+	}
+	if quickest > 5*time.Millisecond && !emulated {
+		t.Errorf("the quickest of 20 calls of a held program took %v", quickest)
+	}
+	stats, err := Live{Packet: frame(64), Frames: 1000, PerCall: 100, Hold: h}.Run(soon(t), o.Program)
+	if err != nil || !stats.Held || stats.Frames != 1000 || stats.Calls != 10 {
+		t.Errorf("got %+v, %v", stats, err)
+	}
+	other := loadLive(t, "xdp_pass")
+	_, err = Live{Packet: frame(64), Frames: 1, Hold: h}.Run(soon(t), other.Program)
+	wantError(t, err, "Live.Hold: the hold is on another program", unix.EINVAL, RanNo)
+	if err := errors.Join(h.Close(), h.Close()); err != nil {
+		t.Error(err)
+	}
+	wantNothingHeld(t, o)
+	if after := readlink(t, "/proc/self/ns/net"); after != before {
+		t.Errorf("the process was in %s and is in %s", before, after)
+	}
+}
+
+func readlink(t *testing.T, name string) string {
+	t.Helper()
+	s, err := os.Readlink(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestHoldOfOddPrograms holds programs that one might think cannot be held.
+func TestHoldOfOddPrograms(t *testing.T) {
+	need(t, HaveXDPLiveFrames())
+	frags := load(t, "xdp_frags", "xdp_frags_pass")
+	h, err := NewHold(frags.Program)
+	if err != nil {
+		t.Errorf("a program with fragments: %v", err)
+	} else {
+		h.Close()
+	}
+
+	attached := loadLive(t, "xdp_drop")
+	inNetNS(t, func() { attachXDP(t, attached.Program, 1, link.XDPGenericMode) })
+	h, err = NewHold(attached.Program)
+	if err != nil {
+		t.Errorf("a program that is attached elsewhere: %v", err)
+	} else {
+		h.Close()
+	}
+
+	tc := load(t, "tc", "tc_mark")
+	_, err = NewHold(tc.Program)
+	wantError(t, err, "progrun: Hold: runs XDP programs, not SchedCLS", unix.EINVAL, RanNo)
+}
+
+// TestHoldInFullDispatcher has as many programs as there is room for. The next
+// is none the worse for it: what cannot get in need not be taken out either.
+func TestHoldInFullDispatcher(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	fillDispatcher(t)
+	h, err := NewHold(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	var calls []time.Duration
+	for range 21 {
+		begin := time.Now()
+		if _, err := (XDP{Packet: frame(64), Repeat: 100, NoOutput: true}).Run(o.Program); err != nil {
+			t.Fatal(err)
+		}
+		calls = append(calls, time.Since(begin))
+	}
+	slices.Sort(calls)
+	if median := calls[len(calls)/2]; median > 5*time.Millisecond && !emulated {
+		t.Errorf("a call takes %v", median)
+	}
+}
+
+// TestHoldClosed closes holds that are none, and has a run refuse them.
+func TestHoldClosed(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	closed, err := NewHold(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []*Hold{closed, closed, nil, {}} {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, h := range []*Hold{closed, {}} {
+		_, err := Live{Packet: frame(64), Frames: 1, Hold: h}.Run(soon(t), o.Program)
+		wantError(t, err, "progrun: Live.Hold: the hold is closed: bad file descriptor", unix.EBADF, RanNo)
+	}
+	if n := liveCount(t, o); n != 0 {
+		t.Errorf("%d frames ran", n)
+	}
+}
+
+// TestHoldOfDevmapProgram gives the reason that a run gives.
+func TestHoldOfDevmapProgram(t *testing.T) {
+	need(t, HaveXDPLiveFrames())
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, AttachType: ebpf.AttachXDPDevMap,
+		Instructions: nothingInsns(), License: "MIT"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prog.Close()
+	_, err = NewHold(prog)
+	wantError(t, err, "Hold: the program is for a devmap or a cpumap, or bound to a device", unix.EINVAL, RanNo)
+}
+
+// TestLiveHoldClosedMeanwhile closes the hold of a run in the middle: the run
+// goes on, and says so.
+func TestLiveHoldClosedMeanwhile(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	h, err := NewHold(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	stats, err := Live{Packet: frame(64), Hold: h, ProgressInterval: 100 * time.Millisecond,
+		Progress: func(LiveStats) { _ = h.Close() }}.Run(ctx, o.Program)
+	wantExact(t, o, stats, err, stats.Frames)
+	if stats.Held || !errors.Is(stats.HoldErr, unix.EBADF) {
+		t.Errorf("held %v, %v", stats.Held, stats.HoldErr)
+	}
+	if perCall := framesPerCall(t, stats); perCall < 4*time.Millisecond && !emulated {
+		t.Errorf("a call spent %v on frames", perCall)
+	}
+}
+
+// framesPerCall is how long the frames of a call took, in the mean: what a run
+// can see to, however long others keep its calls waiting.
+func framesPerCall(t *testing.T, stats LiveStats) time.Duration {
+	frames := stats.PerFrame * time.Duration(stats.Frames)
+	perCall := frames / time.Duration(stats.Calls)
+	t.Logf("%d calls, each with %v of frames, %.2f of the time, limited by %v",
+		stats.Calls, perCall, float64(frames)/float64(stats.Wall), stats.LimitedBy)
+	return perCall
+}
+
+// TestLiveHoldWithoutRoom has a run rely on a hold that found the dispatcher
+// full, once there is room.
+func TestLiveHoldWithoutRoom(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	closeAll := fillDispatcher(t)
+	h, err := NewHold(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	closeAll()
+	best := time.Duration(0)
+	for range 3 {
+		stats, err := Live{Packet: frame(64), Frames: many(), Hold: h}.Run(soon(t), o.Program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		best = max(best, framesPerCall(t, stats))
+	}
+	if best < 2*time.Millisecond && !emulated {
+		t.Errorf("at best, a call spent %v on frames", best)
+	}
+}
+
+// fillDispatcher holds as many programs as there is room for.
+func fillDispatcher(t *testing.T) (closeAll func()) {
+	t.Helper()
+	const room = 48 // BPF_DISPATCHER_MAX
+	var holds []*Hold
+	closeAll = func() {
+		for _, h := range holds {
+			h.Close()
+		}
+	}
+	t.Cleanup(closeAll)
+	for range room {
+		prog, err := nothing(ebpf.XDP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { prog.Close() })
+		h, err := NewHold(prog)
+		if err != nil {
+			t.Fatal(err)
+		}
+		holds = append(holds, h)
+	}
+	return closeAll
+}
+
+// occupyDispatcher repeats a program that is not held again and again, until
+// the test has ended.
+func occupyDispatcher(t *testing.T) {
+	t.Helper()
+	prog, err := nothing(ebpf.XDP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { prog.Close() })
+	disturb(t, 0, func() {
+		if _, err := (XDP{Packet: frame(64), Repeat: 2, NoOutput: true}).Run(prog); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestLiveBusyDispatcher has others wait in the dispatcher: calls grow, so that
+// most of the time goes into frames, and the stats say what the rest went into.
+func TestLiveBusyDispatcher(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	occupyDispatcher(t)
+	best := time.Duration(0)
+	for range 3 {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		stats, err := Live{Packet: frame(64)}.Run(ctx, o.Program)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		best = max(best, framesPerCall(t, stats))
+		if dispatcher := runtime.GOARCH == "amd64"; dispatcher && stats.LimitedBy != LimitDispatcher {
+			t.Errorf("limited by %v: %+v", stats.LimitedBy, stats)
+		}
+		if !stats.Held || stats.HoldErr != nil {
+			t.Errorf("held %v, %v", stats.Held, stats.HoldErr)
+		}
+	}
+	if best < 50*time.Millisecond && !emulated {
+		t.Errorf("at best, a call spent %v on frames", best)
+	}
+}
+
+// TestLivePaceOnBusyDispatcher keeps a rate although each call waits.
+func TestLivePaceOnBusyDispatcher(t *testing.T) {
+	occupyDispatcher(t)
+	best := 0.0
+	for range 3 {
+		stats := livePaced(t, 100_000, nil)
+		best = max(best, stats.FramesPerSecond()/100_000)
+		t.Logf("%.3f of the rate, %d missed, %d calls, %v", stats.FramesPerSecond()/100_000, stats.Missed, stats.Calls, stats.LimitedBy)
+	}
+	if best < 0.8 && !emulated {
+		t.Errorf("at best, %.3f of the rate was kept", best)
+	}
+}

@@ -1,0 +1,218 @@
+package progrun
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestLivePace runs at rates that the machine can carry. It may be busy with
+// something else for longer than can be caught up with, but not most of the
+// time.
+func TestLivePace(t *testing.T) {
+	for _, c := range []struct {
+		rate    int
+		workers []int
+	}{
+		{10, nil}, {1000, nil}, {100_000, nil}, {100_000, []int{0, 1}}, {1_000_000, nil},
+	} {
+		t.Run(fmt.Sprint(c.rate, c.workers), func(t *testing.T) {
+			tries, kept, others := 5, 0, 0
+			if emulated {
+				tries = 1
+			}
+			for i := 0; i < tries+others && kept <= tries/2; i++ {
+				stats := livePaced(t, c.rate, c.workers)
+				// The time before the first frame is not the run's.
+				want := float64(c.rate) * stats.Wall.Seconds()
+				t.Logf("%.4f of the rate; %d missed, %d calls, %v", float64(stats.Frames)/want, stats.Missed, stats.Calls, stats.LimitedBy)
+				if float64(stats.Frames+stats.Missed) > want*1.01+2 && !emulated {
+					t.Errorf("ran %d and missed %d frames in %v, want %.0f", stats.Frames, stats.Missed, stats.Wall, want)
+				}
+				adds := withinOnePercent(stats.Frames+stats.Missed, want)
+				if adds && withinOnePercent(stats.Frames, want) && stats.LimitedBy == LimitRate {
+					kept++
+				} else if stats.LimitedBy == LimitDispatcher && others < 5 {
+					others++ // so to blame for this one is another process
+				}
+			}
+			if kept <= tries/2 && !emulated {
+				t.Errorf("the rate was kept within 1 %% in %d of %d runs", kept, tries)
+			}
+		})
+	}
+}
+
+// withinOnePercent reports whether the number of frames is what was wanted by 1
+// %, and those at the two ends.
+func withinOnePercent(frames int64, want float64) bool {
+	return float64(frames) >= want*0.99-1 && float64(frames) <= want*1.01+2
+}
+
+func livePaced(t *testing.T, rate int, workers []int) LiveStats {
+	o := loadLive(t, "xdp_drop")
+	duration := 2 * time.Second
+	if emulated {
+		duration = 300 * time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), duration)
+	defer cancel()
+	stats, err := Live{Packet: frame(64), Rate: rate, CPUs: workers}.Run(ctx, o.Program)
+	wantExact(t, o, stats, err, stats.Frames)
+	return stats
+}
+
+// TestLivePaceWithoutMakingUp asks for more than the machine can do.
+func TestLivePaceWithoutMakingUp(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	stats, err := Live{Packet: frame(64), Rate: 1e9}.Run(ctx, o.Program)
+	wantExact(t, o, stats, err, stats.Frames)
+	if stats.Missed == 0 || stats.LimitedBy == LimitRate {
+		t.Errorf("1,000,000,000 frames a second and none missed: %+v", stats)
+	}
+}
+
+// TestLivePaceBursts holds a worker up again and again, by another thread on
+// its CPU, and has the program look at the time of each frame.
+func TestLivePaceBursts(t *testing.T) {
+	for batch, rate := range map[int]int{1: 10_000, 16: 100_000, 64: 100_000} {
+		t.Run(fmt.Sprint(batch), func(t *testing.T) {
+			longest := 0
+			for range 5 { // others in the dispatcher make for longer ones
+				if longest = longestBurst(t, batch, rate); longest == batch || longest < batch && emulated {
+					return
+				}
+			}
+			t.Errorf("the longest burst has %d frames", longest)
+		})
+	}
+}
+
+func longestBurst(t *testing.T, batch, rate int) int {
+	o := loadLive(t, "xdp_burst")
+	stop := occupy(t, 0)
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	stats, err := Live{Packet: frame(64), Rate: rate, BatchSize: batch, CPUs: []int{0}}.Run(ctx, o.Program)
+	cancel()
+	stop()
+	wantExact(t, o, stats, err, stats.Frames)
+	var bursts []struct{ Last, Frames, Longest uint64 }
+	if err := o.maps["burst"].Lookup(uint32(0), &bursts); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("a burst of %d; %d frames, %d missed, %d calls", bursts[0].Longest, stats.Frames, stats.Missed, stats.Calls)
+	return int(bursts[0].Longest)
+}
+
+// TestLivePaceAfterHoldUp has the first call of a run held up: the next batch
+// keeps its distance all the same.
+func TestLivePaceAfterHoldUp(t *testing.T) {
+	p := newPace(newLiveRun(&Live{Rate: 100_000}, context.Background(), nil).workers[0])
+	const end = 10 * time.Millisecond
+	p.ran(timedCall{frames: 16, took: end}, end)
+	if gap := time.Duration(p.next) - end; gap < 120*time.Microsecond || gap > 128*time.Microsecond {
+		t.Errorf("the next batch comes %v after 16 frames, want 128 µs, less what a call takes", gap)
+	}
+}
+
+// occupy keeps a CPU busy until stop is called.
+func occupy(t *testing.T, cpu int) (stop func()) {
+	var stopped atomic.Bool
+	done := make(chan struct{})
+	go onThread(func() bool {
+		defer close(done)
+		var one unix.CPUSet
+		one.Set(cpu)
+		if err := unix.SchedSetaffinity(0, &one); err != nil {
+			t.Error(err)
+		}
+		for !stopped.Load() {
+		}
+		return false
+	})
+	return func() {
+		stopped.Store(true)
+		<-done
+	}
+}
+
+// TestLivePaceSleeps measures how much of a CPU a rate takes, also after a time
+// in which sleeps ended late.
+func TestLivePaceSleeps(t *testing.T) {
+	for _, c := range []struct {
+		rate int
+		most float64
+	}{{1000, 0.15}, {3000, 0.35}} {
+		least := 1.0
+		for range 3 {
+			stop := func() {}
+			if least < 1 { // not the first time
+				stop = occupy(t, 0)
+			}
+			go func() {
+				time.Sleep(300 * time.Millisecond)
+				stop()
+			}()
+			least = min(least, cpuOfLastSecond(t, Live{Packet: frame(64), Rate: c.rate, CPUs: []int{0}}))
+		}
+		t.Logf("%d frames/s: %.1f %% of a CPU", c.rate, 100*least)
+		if least > c.most && !emulated {
+			t.Errorf("%d frames/s take %.1f %% of a CPU", c.rate, 100*least)
+		}
+	}
+}
+
+// cpuOfLastSecond runs for 1.5 s, and returns the share of a CPU that this
+// process used in the last second.
+func cpuOfLastSecond(t *testing.T, live Live) float64 {
+	o := loadLive(t, "xdp_drop")
+	ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
+	defer cancel()
+	var begin time.Time
+	var used time.Duration
+	live.ProgressInterval = 500 * time.Millisecond
+	live.Progress = func(LiveStats) {
+		if begin.IsZero() {
+			begin, used = time.Now(), cpuTime(t)
+		}
+	}
+	stats, err := live.Run(ctx, o.Program)
+	wantExact(t, o, stats, err, stats.Frames)
+	return float64(cpuTime(t)-used) / float64(time.Since(begin))
+}
+
+func cpuTime(t *testing.T) time.Duration {
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// TestLivePaceIsNoBrake asks for more than can be, which costs nothing.
+func TestLivePaceIsNoBrake(t *testing.T) {
+	speed := func(rate int) float64 {
+		o := loadLive(t, "xdp_drop")
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		defer cancel()
+		stats, err := Live{Packet: frame(64), Rate: rate}.Run(ctx, o.Program)
+		wantExact(t, o, stats, err, stats.Frames)
+		return stats.FramesPerSecond()
+	}
+	var ratios []float64
+	for range 5 {
+		ratios = append(ratios, speed(1e9)/speed(0))
+	}
+	slices.Sort(ratios)
+	t.Logf("%.2f", ratios)
+	if median := ratios[len(ratios)/2]; median < 0.8 && !emulated {
+		t.Errorf("%.2f of the speed without a rate", median)
+	}
+}
