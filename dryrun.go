@@ -84,11 +84,30 @@ func skbTooLarge(fd, n uint32) bool {
 	return drySKB(fd, 64, 0, 0) == syscall.ENODEV && drySKB(fd, n, 0, 0) != syscall.ENODEV
 }
 
-// largestSKB returns the size of the largest packet.
-func largestSKB(fd uint32) uint32 {
-	return largest(64, uint32(maxPacket), func(n uint32) bool {
-		return drySKB(fd, n, 0, 0) == syscall.ENODEV
+// largestSKB returns the size of the largest packet with so many linear bytes, or
+// with as many as can be if that is 0.
+func largestSKB(fd, dataEnd uint32) uint32 {
+	return largest(max(64, dataEnd), uint32(maxPacket), func(n uint32) bool {
+		return drySKB(fd, n, dataEnd, 0) == syscall.ENODEV
 	})
+}
+
+// dryNetfilter has the kernel check a netfilter request of this size. It returns
+// EPROTO if the size is legal, since the packet is neither IPv4 nor IPv6.
+func dryNetfilter(fd, dataSize uint32) syscall.Errno {
+	if dataSize < ethHLen || int(dataSize) > maxPacket {
+		return syscall.EINVAL
+	}
+	packet := make([]byte, dataSize)
+	binary.BigEndian.PutUint16(packet[12:], 0x88b5) // for local experiments
+	ctx := nfHookState{pf: afInet}                  // on the hook PRE_ROUTING
+	a := newAttr(fd, packet, nil, view(&ctx), nil, 0, 0)
+	return a.probe()
+}
+
+// largestNetfilter returns the size of the largest packet for a netfilter program.
+func largestNetfilter(fd uint32) uint32 {
+	return largest(64, uint32(pageSize), func(n uint32) bool { return dryNetfilter(fd, n) == syscall.EPROTO })
 }
 
 // nonLinearSKBOn asks whether the kernel has skbs with a part that is not linear.

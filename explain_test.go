@@ -88,8 +88,8 @@ type ctxField struct {
 // a packet of no known protocol, or of IPv4 where the type needs that.
 func legalShot(packet []byte, ctx int) shot {
 	s := shot{dataIn: packet, dataSizeIn: uint32(len(packet)), nullDataOut: true, nullCtxIn: true, nullCtxOut: true}
-	s.dataOut, s.ctxOut = make([]byte, 200_000), make([]byte, 8192)
-	s.ctxIn = make([]byte, max(ctx, 8192))
+	s.dataOut, s.ctxOut = make([]byte, roomy), make([]byte, 8192)
+	s.ctxIn = make([]byte, max(ctx, pageSize+1))
 	return s
 }
 
@@ -182,10 +182,22 @@ func (e *entropy) n(most int) int {
 
 func pick[T any](e *entropy, of ...T) T { return of[e.n(len(of))] }
 
+// edges are sizes of packets at the limits that there are: of live frames, of
+// linear parts, of a page, and of as many fragments as can be.
+var edges = []int{
+	xdpLinear - 152, xdpLinear - 151, xdpLinear - 112, xdpLinear - 111, xdpLinear, xdpLinear + 1,
+	skbLinear, skbLinear + 1, pageSize, pageSize + 1,
+	xdpLinear + defaultFrags*pageSize, xdpLinear + defaultFrags*pageSize + 1,
+	skbLinear + defaultFrags*pageSize, skbLinear + defaultFrags*pageSize + 1,
+}
+
+// roomy is enough for what comes of any packet.
+var roomy = 30 * pageSize
+
 // vary changes a few things about a legal shot.
 func (t *target) vary(e *entropy) shot {
 	s := t.legal()
-	page := uint32(os.Getpagesize())
+	page := uint32(pageSize)
 	for range 1 + e.n(3) {
 		switch e.n(16) {
 		case 0:
@@ -201,7 +213,7 @@ func (t *target) vary(e *entropy) shot {
 		case 5:
 			s.tailBytes = 1
 		case 6: // data of other sizes
-			n := pick(e, 0, 1, 13, 14, 15, 19, 20, 33, 34, 40, 54, 100, 1500, 3400, 3408, 3409, 3500, 3520, 3521, 3700, 3712, 3713, 4096, 4097, 5000, 9000, 73152, 73153, 90000)
+			n := pick(e, append([]int{0, 1, 13, 14, 15, 19, 20, 33, 34, 40, 54, 100, 1500, 2*pageSize + 808, 22 * pageSize}, edges...)...)
 			old := s.dataIn
 			s.dataIn, s.dataSizeIn, s.nullDataIn = make([]byte, n), uint32(n), n == 0
 			copy(s.dataIn, old)
@@ -214,7 +226,7 @@ func (t *target) vary(e *entropy) shot {
 			}
 		case 9: // room for data
 			s.nullDataOut = pick(e, false, false, true)
-			s.dataSizeOut = pick(e, uint32(0), 1, 10, 55, 56, 63, 64, 1000, 5000, 190_000)
+			s.dataSizeOut = pick(e, uint32(0), 1, 10, 55, 56, 63, 64, 1000, 5000, uint32(roomy))
 			if s.dataSizeOut == 0 {
 				s.nullDataOut = true // else the kernel writes without a bound
 			}
@@ -297,7 +309,7 @@ func (t *target) mend(s *shot, field string) {
 			s.dataSizeIn = uint32(len(s.dataIn))
 		}
 	case "DataOut":
-		s.dataSizeOut, s.nullDataOut = 190_000, false
+		s.dataSizeOut, s.nullDataOut = uint32(roomy), false
 		if strings.Contains("sk_lookup raw_tracepoint syscall", t.file) || s.flags&testXDPLiveFrames != 0 {
 			s.dataSizeOut, s.nullDataOut = 0, true
 		}
@@ -586,7 +598,7 @@ type typed struct {
 }
 
 var (
-	someSizes   = []int{0, 1, 13, 14, 15, 33, 34, 64, 64, 64, 100, 1500, 3520, 3521, 3712, 3713, 4096, 4097, 9000, 73152, 73153, 80_000, 300_000}
+	someSizes   = append([]int{0, 1, 13, 14, 15, 33, 34, 64, 64, 64, 100, 1500, 2*pageSize + 808, 20 * pageSize, maxPacket + 1}, edges...)
 	someNumbers = []int{0, 0, 0, 0, 1, 2, 14, 63, 64, 65, 65535, 65536, 65537, 70_000, -1, -1 << 31, 1<<31 - 1}
 	someRepeats = []int{0, 1, 2, 3, -1}
 )
@@ -765,7 +777,7 @@ func TestRefusedBeforeTheCall(t *testing.T) {
 	numbers := []int{0, 0, 0, 1, 14, 64, 65535, 65536, 65537, -1, -1 << 31, 1<<31 - 1}
 	refused := 0
 	for range 5000 {
-		packet := make([]byte, pick(e, 0, 1, 13, 14, 15, 64, 3712, 4000, 80_000, 300_000))
+		packet := make([]byte, pick(e, 0, 1, 13, 14, 15, 64, skbLinear, pageSize-96, 20*pageSize, maxPacket+1))
 		x := XDP{Packet: packet, Metadata: make([]byte, pick(e, 0, 0, 4, 5, 300)), IngressIfindex: pick(e, 0, 1, -1, 1<<31-1),
 			RxQueueIndex: pick(e, 0, 0, 1, -1), LinearSize: pick(e, numbers...), Repeat: pick(e, 0, 1, -1)}
 		if err := x.check(); err != nil {
@@ -876,7 +888,7 @@ func TestSight(t *testing.T) {
 		prog *object
 		n    int
 		want Sight
-	}{{linear, 64, SightWhole}, {frags, 64, SightWhole}, {linear, 9000, SightPart}, {frags, 9000, SightWhole}} {
+	}{{linear, 64, SightWhole}, {frags, 64, SightWhole}, {linear, 2 * pageSize, SightPart}, {frags, 2 * pageSize, SightWhole}} {
 		for range 2 { // the second time from memory
 			if res, err := (XDP{Packet: frame(c.n)}).Run(c.prog.Program); err != nil || res.Sight != c.want {
 				t.Errorf("%s on %d bytes: sight %s, %v, want %s", c.prog, c.n, res.Sight, err, c.want)

@@ -35,16 +35,5 @@ func cacheLine() int {
 	return 64
 }
 
-// skbHeadroom is NET_SKB_PAD and NET_IP_ALIGN.
-var skbHeadroom = func() int {
-	switch runtime.GOARCH {
-	case "s390x":
-		return 32 + 2
-	case "ppc64", "ppc64le":
-		return 128
-	}
-	return 64
-}()
-
 // xdpLinear is how much of an XDP packet can be linear.
 var xdpLinear = pageSize - xdpHeadroom - tailroom

@@ -770,7 +770,7 @@ func TestRawRefusals(t *testing.T) {
 		{"long context", "tc", "tc_mark", Raw{DataIn: frame(64), CtxIn: append(make([]byte, 192), 1)},
 			"Raw.CtxIn: 193 bytes: what is beyond the end of this kernel's context must be 0: argument list too long", unix.E2BIG},
 		{"longer context", "tc", "tc_mark", Raw{DataIn: frame(64), CtxIn: make([]byte, pageSize+1)},
-			"Raw.CtxIn: " + size(pageSize+1) + ": a context is at most a page", unix.E2BIG},
+			"Raw.CtxIn: " + size(pageSize+1) + ": a context is at most a page, " + fmt.Sprint(pageSize) + " bytes here", unix.E2BIG},
 		{"live frames of TC", "tc", "tc_mark", Raw{DataIn: frame(64), Flags: testXDPLiveFrames},
 			"Raw.Flags: 0x2: only XDP programs run on live frames", unix.EINVAL},
 		{"live frames with data", "xdp", "xdp_ctx", Raw{DataIn: frame(64), DataOut: make([]byte, 64), Flags: testXDPLiveFrames},

@@ -168,7 +168,7 @@ func TestWithoutDescriptors(t *testing.T) {
 		var err3 error
 		if HaveXDPMultiBuffer() == nil {
 			var x XDPResult
-			x, err3 = XDP{Packet: frame(9000)}.Run(xdp.Program)
+			x, err3 = XDP{Packet: frame(2 * pageSize)}.Run(xdp.Program)
 			s.frags = x.Sight
 		}
 		if err := errors.Join(err1, err2, err3); err != nil {

@@ -63,9 +63,9 @@ var (
 		broken: func(c *call) bool { return c.hasDataOut }}
 	wholeEthernet = rule{errno: syscall.EINVAL, field: "data_size_in", text: "a packet begins with a 14-byte Ethernet header",
 		broken: func(c *call) bool { return c.dataSizeIn < ethHLen }}
-	tooManyFragments = rule{errno: syscall.ENOMEM, field: "data_size_in",
-		text: "the packet needs more fragments than a packet has (17 unless the kernel was built with more)"}
 )
+
+const tooManyFragments = "the packet needs more fragments than a packet has (17 unless the kernel was built with more)"
 
 // attrRules are checked before the kernel looks at the program:
 // bpf_check_uarg_tail_zero, CHECK_ATTR and bpf_prog_test_run in
@@ -110,12 +110,16 @@ func copyRules() []rule {
 			broken: func(c *call) bool { return c.dataSizeOut != 0 && !c.finished() }},
 		{errno: syscall.E2BIG, field: "ctx_size_in",
 			text:   "a context is at most a page",
-			broken: func(c *call) bool { return int(c.ctxSizeIn) > pageSize && c.ctxSize() != 0 }},
+			broken: func(c *call) bool { return int(c.ctxSizeIn) > pageSize && c.ctxSize() != 0 },
+			limit:  pageHere},
 		{errno: syscall.E2BIG, field: "ctx_size_in",
 			text:   "what is beyond the end of this kernel's context must be 0",
 			broken: func(c *call) bool { return c.ctxSizeIn > 0 && c.ctxSize() != 0 }},
 	}
 }
+
+// pageHere returns the size of a page in words.
+func pageHere(*call) string { return fmt.Sprintf(", %d bytes here", pageSize) }
 
 // skbRules are those of bpf_prog_test_run_skb in net/bpf/test_run.c.
 func skbRules() []rule {
@@ -152,7 +156,7 @@ func skbRules() []rule {
 		{errno: syscall.EINVAL, field: "data_size_in",
 			text:   "the packet is too large",
 			broken: func(c *call) bool { return skbTooLarge(c.fd(), c.dataSizeIn) },
-			limit:  func(c *call) string { return fmt.Sprintf(": at most %d bytes here", largestSKB(c.fd())) }},
+			limit:  func(c *call) string { return fmt.Sprintf(": at most %d bytes here", largestSKB(c.fd(), 0)) }},
 		{errno: syscall.EINVAL, field: "ctx_size_in", text: "only some fields of the context can be set",
 			value:  func(c *call) string { return strayText(c.straySKB()) },
 			broken: func(c *call) bool { return c.straySKB() >= 0 }},
@@ -194,7 +198,11 @@ func skbRules() []rule {
 		{errno: syscall.EBADMSG, field: "flags",
 			text:   "the checksum no longer matches the packet after the run, or a helper gave up on keeping it",
 			broken: func(c *call) bool { return c.flags&testSKBChecksumComplete != 0 }},
-		tooManyFragments.where(func(c *call) bool { return c.fragments(c.skbLinear()) > defaultFrags }),
+		{errno: syscall.ENOMEM, field: "data_size_in", text: tooManyFragments,
+			broken: func(c *call) bool { return drySKB(c.fd(), c.dataSizeIn, dataEnd(c), 0) == syscall.ENOMEM },
+			limit: func(c *call) string {
+				return fmt.Sprintf(", at most %d bytes here", largestSKB(c.fd(), dataEnd(c)))
+			}},
 	}
 }
 
@@ -228,11 +236,6 @@ func filled[T any]() (v T) {
 	return v
 }
 
-// fragments returns how many pages the packet needs beyond its linear part.
-func (c *call) fragments(linear uint32) int {
-	return (int(c.dataSizeIn) - int(min(linear, c.dataSizeIn)) + pageSize - 1) / pageSize
-}
-
 // skbLen returns skb->len, which leaves out the Ethernet header unless the
 // program sees it.
 func (c *call) skbLen() uint32 {
@@ -242,13 +245,12 @@ func (c *call) skbLen() uint32 {
 	return c.dataSizeIn - ethHLen
 }
 
-// skbLinear returns the size of the linear part of an skb.
+// skbLinear returns the size of the linear part of an skb that fits in a page.
 func (c *call) skbLinear() uint32 {
-	most := uint32(pageSize - skbHeadroom - tailroom)
 	if linear := c.skb().dataEnd; linear != 0 {
-		most = min(most, max(linear, ethHLen))
+		return min(c.dataSizeIn, max(linear, ethHLen))
 	}
-	return min(most, c.dataSizeIn)
+	return c.dataSizeIn
 }
 
 // etherType returns the EtherType of the packet.
@@ -319,7 +321,7 @@ func xdpRules() []rule {
 			broken: func(c *call) bool { return queue(c) != 0 && ingress(c) == 0 }},
 		{errno: syscall.EINVAL, field: "data_size_in", value: packetValue, lacking: true, text: onePage,
 			broken: func(c *call) bool {
-				return int(c.dataSizeIn) > pageSize-xdpHeadroom-tailroom && lacks(HaveXDPMultiBuffer())
+				return int(c.dataSizeIn) > xdpLinear && lacks(HaveXDPMultiBuffer())
 			}},
 		{errno: syscall.EMSGSIZE, field: "data_size_in", value: packetValue, lacking: true, text: onePage, broken: always},
 		{errno: syscall.EINVAL, field: "data_size_in", value: packetValue,
@@ -338,22 +340,25 @@ func xdpRules() []rule {
 			text:   "the kernel does not say why: the program may be for a devmap or a cpumap, which it does not run",
 			broken: func(c *call) bool { return !haveXDPContext(c.prog) }},
 		{errno: syscall.ENODEV, field: "ctx.ingress_ifindex", value: ingress.text, text: noSuchInterface, broken: ingress.isSet},
-		{errno: syscall.ENOMEM, field: "data_size_in", value: packetValue, text: tooManyFragments.text,
-			broken: func(c *call) bool { return c.fragments(c.xdpLinear()) > defaultFrags }},
+		{errno: syscall.ENOMEM, field: "data_size_in", value: packetValue, text: tooManyFragments,
+			broken: func(c *call) bool { return c.dataSizeIn > c.largestXDP() },
+			limit: func(c *call) string {
+				return fmt.Sprintf(", at most %d bytes with 17", c.largestXDP()-c.metadata())
+			}},
 	}
 }
 
 // metadata returns the length of the metadata in front of an XDP packet.
 func (c *call) metadata() uint32 { return c.xdp().data }
 
-// xdpLinear returns the size of the linear part of an XDP packet, metadata
-// included.
-func (c *call) xdpLinear() uint32 {
-	most := uint32(pageSize-xdpHeadroom-tailroom) + c.metadata()
+// largestXDP returns the size of the largest packet with defaultFrags fragments
+// behind its linear part, metadata included.
+func (c *call) largestXDP() uint32 {
+	linear := uint32(xdpLinear) + c.metadata()
 	if c.hasCtx() {
-		most = min(most, c.xdp().dataEnd)
+		linear = min(linear, c.xdp().dataEnd)
 	}
-	return most
+	return linear + uint32(defaultFrags*pageSize)
 }
 
 // linearValue returns the linear size as the request has it. Only that of Raw
@@ -398,7 +403,7 @@ func flowDissectorRules() []rule {
 		{errno: syscall.EINVAL, field: "data_size_in",
 			text:   "the packet is too large: a flow dissector runs on at most one page",
 			broken: func(c *call) bool { return int(c.dataSizeIn) > pageSize },
-			limit:  func(c *call) string { return fmt.Sprintf(", %d bytes here", pageSize) }},
+			limit:  pageHere},
 		{errno: syscall.EINVAL, field: "ctx_size_in", text: "only the flags of the context can be set",
 			value:  func(c *call) string { return strayText(stray(c)) },
 			broken: func(c *call) bool { return stray(c) >= 0 }},
@@ -481,10 +486,8 @@ func netfilterRules() []rule {
 			value:  func(c *call) string { return fmt.Sprintf("EtherType %#04x", c.etherType()) },
 			broken: func(c *call) bool { return !c.localOut() }},
 		{errno: syscall.EINVAL, field: "data_size_in", text: "the packet is too large: it must fit in a page",
-			broken: func(c *call) bool { return int(c.dataSizeIn) > pageSize-skbHeadroom-tailroom },
-			limit: func(c *call) string {
-				return fmt.Sprintf(", %d bytes here", pageSize-skbHeadroom-tailroom)
-			}},
+			broken: func(c *call) bool { return dryNetfilter(c.fd(), c.dataSizeIn) == syscall.EINVAL },
+			limit:  func(c *call) string { return fmt.Sprintf(", %d bytes here", largestNetfilter(c.fd())) }},
 	}
 }
 

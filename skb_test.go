@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -267,8 +268,18 @@ func TestTCChecksumComplete(t *testing.T) {
 	wantError(t, err, "progrun: TC.ChecksumComplete: true: the checksum no longer matches the packet after the run, or a helper gave up on keeping it: bad message", unix.EBADMSG, RanYes)
 }
 
-// skbLinear is how much of an skb can be linear.
-var skbLinear = pageSize - skbHeadroom - tailroom
+// skbLinear is how much of an skb can be linear: what NET_SKB_PAD, NET_IP_ALIGN
+// and the tailroom leave of a page.
+var skbLinear = func() int {
+	headroom := 64
+	switch runtime.GOARCH {
+	case "s390x":
+		headroom = 32 + 2
+	case "ppc64", "ppc64le":
+		headroom = 128
+	}
+	return pageSize - headroom - tailroom
+}()
 
 // TestTCLinearSize runs on skbs with a part that is not linear.
 func TestTCLinearSize(t *testing.T) {
@@ -602,7 +613,7 @@ func TestSKBTooLarge(t *testing.T) {
 	ran := RanNo
 	if !lacks(HaveNonLinearSKB()) {
 		most, errno, ran = skbLinear+defaultFrags*pageSize, unix.ENOMEM, RanMaybe
-		rule = "the packet needs more fragments than a packet has (17 unless the kernel was built with more): cannot allocate memory"
+		rule = fmt.Sprintf("the packet needs more fragments than a packet has (17 unless the kernel was built with more), at most %d bytes here: cannot allocate memory", most)
 	}
 	for _, c := range skbFamily {
 		o := load(t, c.file, c.program)
