@@ -1,6 +1,7 @@
 package progruntest_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"log"
 	"strings"
@@ -33,10 +34,14 @@ func (t *exampleT) end() {
 	}
 }
 
-// spec reads an object file, as ebpf.LoadCollectionSpec and the functions that
+// spec reads the object file that fits this machine, as the functions that
 // bpf2go writes do, and leaves one program in it.
-func spec(file, program string) *ebpf.CollectionSpec {
-	spec, err := ebpf.LoadCollectionSpec("../testdata/" + file)
+func spec(name, program string) *ebpf.CollectionSpec {
+	file := "../testdata/" + name + "_bpfel.o"
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		file = "../testdata/" + name + "_bpfeb.o"
+	}
+	spec, err := ebpf.LoadCollectionSpec(file)
 	if err != nil {
 		log.Panic(err)
 	}
@@ -55,7 +60,7 @@ func Example() {
 	t := new(exampleT)
 	defer t.end()
 
-	coll := progruntest.NewCollection(t, spec("xdp.o", "xdp_filter"))
+	coll := progruntest.NewCollection(t, spec("xdp", "xdp_filter"))
 	packet := append([]byte{12: 0x08, 13: 0x00}, make([]byte, 50)...) // no version of IP
 	res := progruntest.Run(t, coll.Programs["xdp_filter"], progrun.XDP{Packet: packet})
 	if res.Action != progrun.XDPAborted {
@@ -73,7 +78,7 @@ func ExampleLoadAndAssign() {
 		Mark *ebpf.Program `ebpf:"tc_mark"`
 		Runs *ebpf.Map     `ebpf:"runs"`
 	}
-	progruntest.LoadAndAssign(t, spec("tc.o", "tc_mark"), &objs)
+	progruntest.LoadAndAssign(t, spec("tc", "tc_mark"), &objs)
 	res := progruntest.Run(t, objs.Mark, progrun.TC{Packet: packet, Context: progrun.SKB{Mark: 7}})
 	fmt.Println(res.Verdict, res.Context.Mark)
 	// Output: TC_ACT_SHOT 8
@@ -83,7 +88,7 @@ func ExampleRecords() {
 	t := new(exampleT)
 	defer t.end()
 
-	coll := progruntest.NewCollection(t, spec("events.o", "xdp_ring"))
+	coll := progruntest.NewCollection(t, spec("events", "xdp_ring"))
 	type event struct {
 		Number uint64
 		Type   ebpf.ProgramType
@@ -107,7 +112,7 @@ func ExampleSum() {
 	t := new(exampleT)
 	defer t.end()
 
-	coll := progruntest.NewCollection(t, spec("events.o", "tc_ring"))
+	coll := progruntest.NewCollection(t, spec("events", "tc_ring"))
 	type counts struct {
 		Records uint64
 		ByType  [4]uint32
@@ -126,7 +131,7 @@ func ExampleNetNS_Do() {
 	t := new(exampleT)
 	defer t.end()
 
-	coll := progruntest.NewCollection(t, spec("tc.o", "tc_mark"))
+	coll := progruntest.NewCollection(t, spec("tc", "tc_mark"))
 	progruntest.NewNetNS(t).Do(t, func(t testing.TB) {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = "near"
@@ -143,7 +148,7 @@ func ExampleNetNS_Do() {
 
 func ExampleBenchmark() {
 	result := testing.Benchmark(func(b *testing.B) { // func BenchmarkFilter(b *testing.B)
-		coll := progruntest.NewCollection(b, spec("tc.o", "act_verdict"))
+		coll := progruntest.NewCollection(b, spec("tc", "act_verdict"))
 		progruntest.Benchmark(b, coll.Programs["act_verdict"], progrun.TC{Packet: packet})
 	})
 	fmt.Println(strings.Fields(result.String())[2], result.Extra["ns/op"] > 0)

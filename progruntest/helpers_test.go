@@ -1,6 +1,7 @@
 package progruntest
 
 import (
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"os"
@@ -118,10 +119,19 @@ func (r *recorder) wantSkipped(t *testing.T, text string) {
 	}
 }
 
+// objectFile names an object of the module's test data that fits this machine.
+func objectFile(name string) string {
+	order := "bpfel"
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		order = "bpfeb"
+	}
+	return filepath.Join("..", "testdata", name+"_"+order+".o")
+}
+
 // object reads an object of the module's test data.
 func object(tb testing.TB, name string) *ebpf.CollectionSpec {
 	tb.Helper()
-	spec, err := ebpf.LoadCollectionSpec(filepath.Join("..", "testdata", name+".o"))
+	spec, err := ebpf.LoadCollectionSpec(objectFile(name))
 	if err != nil {
 		tb.Fatal(err)
 	}
