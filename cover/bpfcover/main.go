@@ -1,0 +1,92 @@
+// Command bpfcover reports which lines of BPF programs ran in a test suite.
+//
+//	PROGRUN_COVERDIR=/tmp/cover go test ./...
+//	go run github.com/progrun/progrun/cover/bpfcover [flags] /tmp/cover
+//
+// It merges what the processes have left in the folders that it is given, and
+// prints a summary: files, functions, the lines that were not reached, and the
+// conditions that always went one way.
+//
+// The flags are:
+//
+//	-go file
+//		write a profile that go tool cover -html shows
+//	-lcov file
+//		write a profile for genhtml and whatever else reads the format of lcov
+//	-q
+//		print only the last line of the summary, the total
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/progrun/progrun/cover"
+)
+
+func main() {
+	goFile := flag.String("go", "", "write a profile that go tool cover -html shows to this `file`")
+	lcovFile := flag.String("lcov", "", "write a profile in the format of lcov to this `file`")
+	quiet := flag.Bool("q", false, "print only the total")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: bpfcover [flags] folder...")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if flag.NArg() == 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	if err := report(flag.Args(), *goFile, *lcovFile, *quiet); err != nil {
+		fmt.Fprintln(os.Stderr, "bpfcover:", err)
+		os.Exit(1)
+	}
+}
+
+// report merges the folders and writes what is asked for.
+func report(folders []string, goFile, lcovFile string, quiet bool) error {
+	whole := &cover.Profile{}
+	for _, folder := range folders {
+		p, err := cover.ReadDir(folder)
+		if err != nil {
+			return err
+		}
+		whole.Merge(p)
+	}
+	if err := write(goFile, whole.WriteGo); err != nil {
+		return err
+	}
+	if err := write(lcovFile, whole.WriteLCOV); err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	if err := whole.WriteText(&text); err != nil {
+		return err
+	}
+	if quiet {
+		lines := bytes.SplitAfter(text.Bytes(), []byte("\n"))
+		_, err := os.Stdout.Write(lines[len(lines)-2])
+		return err
+	}
+	_, err := text.WriteTo(os.Stdout)
+	return err
+}
+
+// write writes a file, unless it has no name.
+func write(file string, content func(io.Writer) error) error {
+	if file == "" {
+		return nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := content(f); err != nil {
+		return err
+	}
+	return f.Close()
+}

@@ -1,0 +1,224 @@
+package cover
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+)
+
+// Options change what Instrument does. The zero value suits most programs.
+type Options struct {
+	// Skip names programs that get no probes. All that is known of their lines
+	// is then that nothing is known of them.
+	Skip []string
+
+	// Branches makes profiles tell for each condition whether it jumped and
+	// whether it went on. It takes more probes.
+	Branches bool
+
+	// Dir is the directory of the sources. Names of files that are relative
+	// start there. An absolute name that does not exist is looked for there
+	// too: first all of it, then without its first directory, and so on. An
+	// empty Dir is the current directory, and leaves absolute names alone.
+	Dir string
+}
+
+// Counters hold what the probes of a collection have seen, from Instrument
+// until Close. Programs write to them from wherever they run: by BPF_PROG_RUN
+// or attached, and for as long as they are loaded. All methods may be called at
+// any time and by several goroutines at once.
+type Counters struct {
+	seen     *ebpf.Map // a single value with a byte for each probe
+	programs []program
+}
+
+// A program is what is known of one from its instructions.
+type program struct {
+	name      string
+	skipped   bool
+	functions []*function
+	plans     []*plan
+	records   []*record // one for each function, or for the whole program if it is skipped
+}
+
+// Instrument adds probes to the programs of a collection, in place, and returns
+// their counters. It comes before the collection is loaded, and once: a
+// collection that is loaded several times, or copied, has the same counters
+// each time. Programs without line information stay as they are.
+//
+// It creates a map, which takes the privileges and limits of memory that
+// loading the collection does, and Linux 5.2. When it returns an error the
+// collection is unchanged.
+func Instrument(spec *ebpf.CollectionSpec, opts *Options) (*Counters, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	sources := newSources(opts.Dir)
+	c := &Counters{}
+	total := 0
+	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
+		p, err := newProgram(spec.Programs[name], slices.Contains(opts.Skip, name), opts.Branches, sources)
+		if err != nil {
+			return nil, fmt.Errorf("cover: program %s: %w", name, err)
+		}
+		p.name = name
+		c.programs = append(c.programs, p)
+		total += p.probes()
+	}
+
+	var err error
+	c.seen, err = ebpf.NewMap(&ebpf.MapSpec{
+		Name: "progrun_cover", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(max(total, 1)), MaxEntries: 1,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cover: create the map of %d probes: %w", total, err)
+	}
+	if err := c.insert(spec); err != nil {
+		c.seen.Close()
+		return nil, fmt.Errorf("cover: %w", err)
+	}
+	return c, nil
+}
+
+// newProgram plans the probes of a program.
+func newProgram(spec *ebpf.ProgramSpec, skip, branches bool, sources *sources) (program, error) {
+	p := program{skipped: skip}
+	if !slices.ContainsFunc(spec.Instructions, hasLine) {
+		return p, nil
+	}
+	if skip {
+		p.records = []*record{unknownRecord(spec, sources)}
+		return p, nil
+	}
+	if spec.Instructions[0].Metadata.Get(instrumentedKey{}) != nil {
+		return p, errors.New("has probes already")
+	}
+	var err error
+	if p.functions, err = functions(spec.Instructions); err != nil {
+		return p, fmt.Errorf("%w: leave the program out with Options.Skip", err)
+	}
+	liveness(p.functions)
+	clears := slices.ContainsFunc(spec.Instructions, comparesDead)
+	for _, f := range p.functions {
+		plan := choose(f, branches, clears)
+		p.plans = append(p.plans, plan)
+		p.records = append(p.records, newRecord(f, plan, branches, sources))
+	}
+	return p, nil
+}
+
+// comparesDead reports whether ins makes the verifier of some kernels compare
+// dead registers when it looks for an end to a loop: then a probe within one
+// clears its register.
+func comparesDead(ins asm.Instruction) bool {
+	return ins.IsKfuncCall() || ins.OpCode.JumpOp() == asm.JCOND || ins.IsLoadOfFunctionPointer()
+}
+
+func (p *program) probes() (n int) {
+	for _, plan := range p.plans {
+		n += len(plan.probes)
+	}
+	return n
+}
+
+// insert gives the programs of a collection their probes, all or none.
+func (c *Counters) insert(spec *ebpf.CollectionSpec) error {
+	instrumented := map[string]asm.Instructions{}
+	offset := 0
+	for _, p := range c.programs {
+		if len(p.plans) == 0 {
+			continue
+		}
+		insns, err := insertAll(p.functions, p.plans, c.seen, offset)
+		if err != nil {
+			return fmt.Errorf("program %s: %w", p.name, err)
+		}
+		instrumented[p.name] = insns
+		offset += p.probes()
+	}
+	for name, insns := range instrumented {
+		spec.Programs[name].Instructions = insns
+	}
+	return nil
+}
+
+// Profile returns what has run since Instrument, or the last Reset.
+func (c *Counters) Profile() (*Profile, error) {
+	var seen []byte
+	if err := c.seen.Lookup(uint32(0), &seen); err != nil {
+		return nil, fmt.Errorf("cover: read the probes: %w", err)
+	}
+	profile := &Profile{}
+	for _, p := range c.programs {
+		if p.skipped {
+			for _, r := range p.records {
+				profile.add(r, []State{Unknown})
+			}
+			continue
+		}
+		for i, plan := range p.plans {
+			profile.add(p.records[i], plan.states(seen))
+			seen = seen[len(plan.probes):]
+		}
+	}
+	return profile, nil
+}
+
+// Reset forgets what has run. What runs meanwhile may be forgotten or not.
+func (c *Counters) Reset() error {
+	if err := c.seen.Put(uint32(0), make([]byte, c.seen.ValueSize())); err != nil {
+		return fmt.Errorf("cover: reset the probes: %w", err)
+	}
+	return nil
+}
+
+// Close ends the counting. If PROGRUN_COVERDIR names a folder, it leaves the
+// profile there, as [Profile.WriteDir] does. Loaded programs keep running, but
+// the collection cannot be loaded again. A nil Counters, and one that is closed,
+// has nothing to do.
+func (c *Counters) Close() error {
+	if c == nil || c.seen.FD() < 0 {
+		return nil
+	}
+	var err error
+	if dir := os.Getenv(DirVariable); dir != "" {
+		var p *Profile
+		if p, err = c.Profile(); err == nil {
+			err = p.WriteDir(dir)
+		}
+	}
+	return errors.Join(err, c.seen.Close())
+}
+
+// Explain adds to an error of loading the collection which program to leave
+// out, if one has become too much for the verifier. Other errors, and nil, it
+// returns as they are.
+func (c *Counters) Explain(err error) error {
+	if c == nil || !tooMuch(err) {
+		return err
+	}
+	for _, p := range c.programs {
+		if len(p.plans) > 0 && strings.Contains(err.Error(), "program "+p.name+":") {
+			return fmt.Errorf("cover: with %d probes, program %s may be too much for the verifier: leave it out with Options.Skip: %w", p.probes(), p.name, err)
+		}
+	}
+	return err
+}
+
+// tooMuch reports whether a program was refused for its size or complexity.
+func tooMuch(err error) bool {
+	var refusal *ebpf.VerifierError
+	if !errors.As(err, &refusal) {
+		return errors.Is(err, syscall.E2BIG)
+	}
+	return errors.Is(err, syscall.E2BIG) || slices.ContainsFunc(refusal.Log, func(line string) bool {
+		return strings.Contains(line, "program is too large") || strings.Contains(line, "is too complex")
+	})
+}

@@ -1,0 +1,204 @@
+package cover
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+)
+
+// A function is a function of a program: the program's own, a subprogram, or
+// a callback.
+type function struct {
+	name   string
+	proto  *btf.FuncProto // nil without BTF
+	insns  asm.Instructions
+	raw    []int // offset of each instruction in slots of 8 bytes, and of the end
+	blocks []block
+	live   []registers // what may be read before it is written, at each instruction
+}
+
+// A block is a run of instructions that is entered at its first only, and left
+// at its last only.
+type block struct {
+	first, end int  // instructions, end is not one of them
+	next       int  // block that follows when the last one does not jump, or none
+	jump       int  // block that the last one jumps to, or none
+	leaves     bool // the function may end here
+}
+
+const none = -1
+
+// functions splits a program as the linker has put it together.
+func functions(insns asm.Instructions) ([]*function, error) {
+	referenced := map[string]bool{}
+	throws := false
+	for i := range insns {
+		ins := &insns[i]
+		if ins.IsFunctionReference() {
+			if ins.Reference() == "" {
+				return nil, fmt.Errorf("instruction %d refers to a function that has no name", i)
+			}
+			referenced[ins.Reference()] = true
+		}
+		throws = throws || ins.IsKfuncCall() && ins.Reference() == "bpf_throw"
+	}
+
+	var list []*function
+	for i, start := 0, 0; i < len(insns); i++ {
+		if i+1 < len(insns) && !referenced[insns[i+1].Symbol()] && btf.FuncMetadata(&insns[i+1]) == nil {
+			continue
+		}
+		f, err := newFunction(insns[start:i+1], throws)
+		if err != nil {
+			return nil, fmt.Errorf("function %s: %w", insns[start].Symbol(), err)
+		}
+		list = append(list, f)
+		start = i + 1
+	}
+	return list, nil
+}
+
+// newFunction finds the blocks of a function. In a program that throws, every
+// call may be its last.
+func newFunction(insns asm.Instructions, throws bool) (*function, error) {
+	f := &function{name: insns[0].Symbol(), insns: insns}
+	if fn := btf.FuncMetadata(&insns[0]); fn != nil {
+		f.proto, _ = fn.Type.(*btf.FuncProto)
+	}
+	f.raw = rawOffsets(insns)
+	targets, err := f.targets()
+	if err != nil {
+		return nil, err
+	}
+
+	begins := make([]bool, len(insns)+1)
+	begins[0] = true
+	for i := range insns {
+		if targets[i] != none {
+			begins[targets[i]] = true
+		}
+		if exit := exits(&insns[i], throws); targets[i] != none || exit.ends || exit.may {
+			begins[i+1] = true
+		}
+	}
+	at := make([]int, len(insns)) // block that an instruction begins
+	for i := range insns {
+		if begins[i] {
+			at[i] = len(f.blocks)
+			f.blocks = append(f.blocks, block{first: i})
+		}
+		f.blocks[len(f.blocks)-1].end = i + 1
+	}
+
+	for n := range f.blocks {
+		b := &f.blocks[n]
+		b.next, b.jump = none, none
+		last := &insns[b.end-1]
+		exit := exits(last, throws)
+		b.leaves = exit.ends || exit.may
+		if target := targets[b.end-1]; target != none {
+			b.jump = at[target]
+		}
+		if exit.ends || last.OpCode.JumpOp() == asm.Ja {
+			continue
+		}
+		if b.end == len(insns) {
+			b.leaves = true // the kernel refuses such a program
+			continue
+		}
+		b.next = n + 1
+	}
+	return f, nil
+}
+
+// rawOffsets returns where instructions are in slots of 8 bytes.
+func rawOffsets(insns asm.Instructions) []int {
+	raw := make([]int, len(insns)+1)
+	for i := range insns {
+		raw[i+1] = raw[i] + int(insns[i].Width())
+	}
+	return raw
+}
+
+// targets returns the instruction that each one jumps to, or none.
+func (f *function) targets() ([]int, error) {
+	index := make(map[int]int, len(f.insns))
+	labels := map[string]int{}
+	for i := range f.insns {
+		index[f.raw[i]] = i
+		if symbol := f.insns[i].Symbol(); symbol != "" {
+			labels[symbol] = i
+		}
+	}
+
+	targets := make([]int, len(f.insns))
+	for i := range f.insns {
+		ins := &f.insns[i]
+		targets[i] = none
+		if indirect(ins) {
+			return nil, fmt.Errorf("instruction %d jumps to an address in a register, where no probe can follow it", i)
+		}
+		if !jumps(ins) {
+			continue
+		}
+		distance := int(ins.Offset)
+		if far(ins) {
+			distance = int(ins.Constant)
+		}
+		target, ok := index[f.raw[i]+1+distance]
+		if label := ins.Reference(); label != "" && distance == -1 {
+			target, ok = labels[label]
+		}
+		if !ok {
+			return nil, fmt.Errorf("instruction %d jumps out of its function", i)
+		}
+		targets[i] = target
+	}
+	return targets, nil
+}
+
+// jumps reports whether ins may jump within its function.
+func jumps(ins *asm.Instruction) bool {
+	switch ins.OpCode.JumpOp() {
+	case asm.InvalidJumpOp, asm.Call, asm.Exit:
+		return false
+	}
+	return true
+}
+
+// far reports whether ins jumps by an offset of 32 bits.
+func far(ins *asm.Instruction) bool {
+	return ins.OpCode.Class() == asm.Jump32Class && ins.OpCode.JumpOp() == asm.Ja
+}
+
+// indirect reports whether ins goes to what a register holds.
+func indirect(ins *asm.Instruction) bool {
+	op := ins.OpCode.JumpOp()
+	return (op == asm.Ja || op == asm.Call) && ins.OpCode.Source() == asm.RegSource
+}
+
+// conditional reports whether ins compares something and jumps or not.
+func conditional(ins *asm.Instruction) bool {
+	op := ins.OpCode.JumpOp()
+	return jumps(ins) && op != asm.Ja && op != asm.JCOND
+}
+
+// exit tells how an instruction leaves its function.
+type exit struct {
+	ends bool // always
+	may  bool // sometimes
+}
+
+func exits(ins *asm.Instruction, throws bool) exit {
+	switch op := ins.OpCode; {
+	case op.JumpOp() == asm.Exit:
+		return exit{ends: true}
+	case op.JumpOp() == asm.Call:
+		tail := ins.IsBuiltinCall() && helper(ins) == asm.FnTailCall
+		return exit{may: tail || throws}
+	case op.Class() == asm.LdClass && (op.Mode() == asm.AbsMode || op.Mode() == asm.IndMode):
+		return exit{may: true} // beyond the end of the packet
+	}
+	return exit{}
+}

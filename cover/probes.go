@@ -1,0 +1,169 @@
+package cover
+
+import (
+	"slices"
+
+	"github.com/cilium/ebpf/asm"
+)
+
+// A plan tells which nodes of a function's graph get probes, and how those of
+// all its nodes are known from them.
+type plan struct {
+	graph  *graph
+	class  []int   // class of each node: the nodes of one run together
+	known  [][]int // per class, the classes one of which runs whenever it does
+	probes []probe // in the order of their classes
+}
+
+// A probe is where a byte is set, with the help of a register that is dead.
+type probe struct {
+	class    int
+	node     int
+	before   int // instruction, if the node is a block
+	register asm.Register
+	clears   bool // the register after use
+}
+
+// choose plans the probes of a function.
+//
+// A node implies those that dominate or postdominate it: when it runs, they
+// do. Nodes that imply one another form a class, for which one probe is
+// enough. And a class needs none if one of its nodes dominates all that may
+// come right after it, or postdominates all that may come right before it:
+// these imply it, and one of them runs whenever it does.
+func choose(f *function, branches, clears bool) *plan {
+	g := newGraph(f, branches)
+	p := &plan{graph: g}
+	var classes [][]int
+	p.class, classes = components(g.exit, func(n int) []int {
+		return slices.DeleteFunc([]int{g.idom[n], g.ipdom[n]}, func(n int) bool { return n == none || n == g.exit })
+	})
+	p.known = make([][]int, len(classes))
+	for c, nodes := range classes {
+		if p.known[c] = p.inferred(nodes); p.known[c] != nil {
+			continue
+		}
+		if probe, ok := place(f, g, nodes); ok {
+			probe.class = c
+			probe.clears = clears && g.depth[probe.node] > 0
+			p.probes = append(p.probes, probe)
+		}
+	}
+	return p
+}
+
+// inferred returns the classes that tell about the one of these nodes, or nil.
+func (p *plan) inferred(nodes []int) []int {
+	g := p.graph
+	for _, n := range nodes {
+		if known := p.neighbours(n, g.succs[n], g.idom); known != nil {
+			return known
+		}
+		if n == 0 {
+			continue // the function's callers come before it
+		}
+		if known := p.neighbours(n, g.preds[n], g.ipdom); known != nil {
+			return known
+		}
+	}
+	return nil
+}
+
+// neighbours returns the classes of the nodes on one side of n, if they are of
+// other classes and all imply it.
+func (p *plan) neighbours(n int, side, implied []int) []int {
+	var known []int
+	for _, m := range side {
+		if m == p.graph.exit || implied[m] != n || p.class[m] == p.class[n] {
+			return nil
+		}
+		if !slices.Contains(known, p.class[m]) {
+			known = append(known, p.class[m])
+		}
+	}
+	return known
+}
+
+// place finds where one of the nodes has a register for a probe: in the fewest
+// loops, then in a block rather than on an edge, and as early as possible.
+func place(f *function, g *graph, nodes []int) (probe, bool) {
+	nodes = slices.Clone(nodes)
+	slices.SortFunc(nodes, func(a, b int) int {
+		return slices.Compare(rank(f, g, a), rank(f, g, b))
+	})
+	for _, n := range nodes {
+		if g.order[n] == none {
+			continue // never runs
+		}
+		if n >= len(f.blocks) {
+			if r, ok := f.dead(f.blocks[f.target(g.edges[n-len(f.blocks)])].first); ok {
+				return probe{node: n, register: r}, true
+			}
+			continue
+		}
+		for i := f.blocks[n].first; i < f.blocks[n].end; i++ {
+			if r, ok := f.dead(i); ok {
+				return probe{node: n, before: i, register: r}, true
+			}
+		}
+	}
+	return probe{}, false
+}
+
+func rank(f *function, g *graph, n int) []int {
+	onEdge := 0
+	if n >= len(f.blocks) {
+		onEdge = 1
+	}
+	return []int{g.depth[n], onEdge, g.order[n]}
+}
+
+// dead returns a register that an instruction finds dead. Registers that a
+// function has to save for its caller come last.
+func (f *function) dead(i int) (asm.Register, bool) {
+	for r := asm.R0; r <= asm.R9; r++ {
+		if f.live[i]&(1<<r) == 0 {
+			return r, true
+		}
+	}
+	return 0, false
+}
+
+// components returns the strongly connected components of a graph of n nodes
+// by Tarjan's algorithm: that of each node, and the nodes of each.
+func components(n int, succs func(int) []int) (component []int, members [][]int) {
+	component = make([]int, n)
+	index, low := make([]int, n), make([]int, n) // index counts from 1
+	var stack []int
+	visited := 0
+	var visit func(int)
+	visit = func(v int) {
+		visited++
+		index[v], low[v] = visited, visited
+		component[v] = none
+		stack = append(stack, v)
+		for _, w := range succs(v) {
+			if index[w] == 0 {
+				visit(w)
+			}
+			if component[w] == none {
+				low[v] = min(low[v], low[w])
+			}
+		}
+		if low[v] != index[v] {
+			return
+		}
+		first := slices.Index(stack, v)
+		members = append(members, slices.Clone(stack[first:]))
+		for _, w := range stack[first:] {
+			component[w] = len(members) - 1
+		}
+		stack = stack[:first]
+	}
+	for v := range n {
+		if index[v] == 0 {
+			visit(v)
+		}
+	}
+	return component, members
+}

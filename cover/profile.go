@@ -1,0 +1,189 @@
+package cover
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+)
+
+// State is what a profile knows of a line, a function or a way out of a
+// condition.
+type State uint8
+
+// The greater state holds where several are known of the same thing.
+const (
+	NotReached State = iota // it never ran
+	Unknown                 // it has no probe, and its program may have run
+	Reached                 // it ran
+)
+
+// String returns the state in words.
+func (s State) String() string {
+	switch s {
+	case NotReached:
+		return "not reached"
+	case Unknown:
+		return "unknown"
+	case Reached:
+		return "reached"
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
+}
+
+// Profile tells which lines, functions and branches of programs ran. The zero
+// value knows of no program, and is ready for Merge.
+type Profile struct {
+	functions map[recordKey]*covered
+}
+
+// covered is a function and the state of each of its classes.
+type covered struct {
+	*record
+	states []State
+}
+
+// A recordKey is the same for the same code only.
+type recordKey [sha256.Size]byte
+
+// A record is what a function's instructions tell of its source. Everything in
+// it that runs together is of one class, by number.
+type record struct {
+	key      recordKey
+	name     string
+	entry    int          // class of its start
+	lines    []recordLine // in the order of the instructions, none twice
+	branches []recordBranch
+}
+
+type recordLine struct {
+	file  string
+	line  int
+	class int
+}
+
+// A recordBranch is a condition, where it stands and where it leads.
+type recordBranch struct {
+	recordLine
+	column     int
+	jump, next recordLine
+}
+
+func hasLine(ins asm.Instruction) bool { return lineOf(&ins) != nil }
+
+// lineOf returns the line that begins at an instruction, or nil. What follows
+// it until the next line may belong to it, or to one that the compiler has
+// lost: so only the block of the instruction tells that the line ran.
+func lineOf(ins *asm.Instruction) *btf.Line {
+	line, ok := ins.Source().(*btf.Line)
+	if !ok || line.FileName() == "" || line.LineNumber() == 0 {
+		return nil
+	}
+	return line
+}
+
+// newRecord makes the record of a function.
+func newRecord(f *function, p *plan, branches bool, sources *sources) *record {
+	r := &record{name: f.name, entry: p.class[0]}
+	for n, b := range f.blocks {
+		var last *btf.Line
+		for i := b.first; i < b.end; i++ {
+			if line := lineOf(&f.insns[i]); line != nil {
+				last = line
+				r.lines = append(r.lines, sources.line(line, p.class[n]))
+			}
+		}
+		if !branches || last == nil || b.next == none || !conditional(&f.insns[b.end-1]) {
+			continue
+		}
+		way := func(e edge) recordLine {
+			return sources.line(lineOf(&f.insns[f.blocks[f.target(e)].first]), p.class[p.graph.node(f, e)])
+		}
+		r.branches = append(r.branches, recordBranch{
+			recordLine: sources.line(last, p.class[n]),
+			column:     int(last.LineColumn()),
+			jump:       way(edge{n, true}),
+			next:       way(edge{n, false}),
+		})
+	}
+	return r.finish()
+}
+
+// unknownRecord makes the record of a program that is left out.
+func unknownRecord(spec *ebpf.ProgramSpec, sources *sources) *record {
+	r := &record{name: spec.Name}
+	for i := range spec.Instructions {
+		if line := lineOf(&spec.Instructions[i]); line != nil {
+			r.lines = append(r.lines, sources.line(line, 0))
+		}
+	}
+	return r.finish()
+}
+
+// finish removes lines that are there twice, and sets the key.
+func (r *record) finish() *record {
+	seen := map[recordLine]bool{}
+	r.lines = slices.DeleteFunc(r.lines, func(l recordLine) bool {
+		twice := seen[l]
+		seen[l] = true
+		return twice
+	})
+	r.key = sha256.Sum256(fmt.Append(nil, r.name, r.entry, r.lines, r.branches))
+	return r
+}
+
+// states returns what the bytes of its probes tell of each class.
+func (p *plan) states(seen []byte) []State {
+	states := make([]State, len(p.known))
+	done := make([]bool, len(p.known))
+	for c, known := range p.known {
+		if known == nil {
+			states[c], done[c] = Unknown, true
+		}
+	}
+	for i, probe := range p.probes {
+		states[probe.class] = NotReached
+		if seen[i] != 0 {
+			states[probe.class] = Reached
+		}
+	}
+	var infer func(int) State
+	infer = func(c int) State {
+		if !done[c] {
+			for _, k := range p.known[c] {
+				states[c] = max(states[c], infer(k))
+			}
+			done[c] = true
+		}
+		return states[c]
+	}
+	for c := range states {
+		infer(c)
+	}
+	return states
+}
+
+// add merges what is known of a function.
+func (p *Profile) add(r *record, states []State) {
+	if p.functions == nil {
+		p.functions = map[recordKey]*covered{}
+	}
+	f := p.functions[r.key]
+	if f == nil {
+		f = &covered{r, make([]State, len(states))}
+		p.functions[r.key] = f
+	}
+	for c, s := range states {
+		f.states[c] = max(f.states[c], s)
+	}
+}
+
+// Merge adds what another profile knows: of the same programs, or of others.
+func (p *Profile) Merge(other *Profile) {
+	for _, f := range other.functions {
+		p.add(f.record, f.states)
+	}
+}

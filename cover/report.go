@@ -1,0 +1,192 @@
+package cover
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// lineEnd is a column after those that line information can have.
+const lineEnd = 1024
+
+// WriteGo writes the profile as go test -coverprofile does, in mode set. `go
+// tool cover -html` shows it on the C sources. Lines that are unknown are left
+// out, as are branches.
+func (p *Profile) WriteGo(w io.Writer) error {
+	out := bufio.NewWriter(w)
+	fmt.Fprintln(out, "mode: set")
+	for _, f := range p.Files() {
+		for _, line := range f.Lines {
+			if line.State != Unknown {
+				fmt.Fprintf(out, "%s:%d.1,%d.%d 1 %d\n", f.Name, line.Number, line.Number, lineEnd, hits(line.State))
+			}
+		}
+	}
+	return out.Flush()
+}
+
+// WriteLCOV writes the profile in the format of lcov, with functions and
+// branches, for genhtml and the services that read it. Counts are 0 and 1. Of
+// the two ways of a branch, 0 is the jump and 1 goes on. What is unknown is left
+// out.
+func (p *Profile) WriteLCOV(w io.Writer) error {
+	out := bufio.NewWriter(w)
+	for _, f := range p.Files() {
+		fmt.Fprintf(out, "TN:\nSF:%s\n", f.Name)
+		writeLCOVFunctions(out, f.Functions)
+		writeLCOVBranches(out, f.Branches)
+		for _, line := range f.Lines {
+			if line.State != Unknown {
+				fmt.Fprintf(out, "DA:%d,%d\n", line.Number, hits(line.State))
+			}
+		}
+		count := f.Count()
+		fmt.Fprintf(out, "LF:%d\nLH:%d\nend_of_record\n", count.Reached+count.NotReached, count.Reached)
+	}
+	return out.Flush()
+}
+
+func writeLCOVFunctions(out io.Writer, functions []Function) {
+	found, hit := 0, 0
+	for _, f := range functions {
+		if f.State != Unknown {
+			fmt.Fprintf(out, "FN:%d,%s\nFNDA:%d,%s\n", f.Line, f.Name, hits(f.State), f.Name)
+			found++
+			hit += hits(f.State)
+		}
+	}
+	fmt.Fprintf(out, "FNF:%d\nFNH:%d\n", found, hit)
+}
+
+func writeLCOVBranches(out io.Writer, branches []Branch) {
+	found, hit, block, line := 0, 0, 0, 0
+	for _, b := range branches {
+		if b.Line != line {
+			block, line = 0, b.Line
+		}
+		for i, s := range []State{b.Jump.State, b.Next.State} {
+			if b.State == Unknown || s == Unknown {
+				continue
+			}
+			taken := "-" // the condition was never reached
+			if b.State == Reached {
+				taken = fmt.Sprint(hits(s))
+			}
+			fmt.Fprintf(out, "BRDA:%d,%d,%d,%s\n", b.Line, block, i, taken)
+			found++
+			hit += hits(s)
+		}
+		block++
+	}
+	if found > 0 {
+		fmt.Fprintf(out, "BRF:%d\nBRH:%d\n", found, hit)
+	}
+}
+
+func hits(s State) int {
+	if s == Reached {
+		return 1
+	}
+	return 0
+}
+
+// WriteText writes a summary for people: each file with its functions, the
+// lines that were not reached, those that are unknown, and the conditions that
+// always went one way.
+func (p *Profile) WriteText(w io.Writer) error {
+	out := bufio.NewWriter(w)
+	var total Count
+	for _, f := range p.Files() {
+		count := f.Count()
+		total.Reached += count.Reached
+		total.NotReached += count.NotReached
+		total.Unknown += count.Unknown
+		fmt.Fprintf(out, "%s: %s\n", short(f.Name), count)
+		for _, function := range f.Functions {
+			writeTextFunction(out, function)
+		}
+		writeTextLines(out, "not reached", f.Lines, NotReached)
+		writeTextLines(out, "unknown", f.Lines, Unknown)
+		for _, b := range f.Branches {
+			writeTextWay(out, f.Name, b, b.Jump, "jumped")
+			writeTextWay(out, f.Name, b, b.Next, "went on")
+		}
+	}
+	fmt.Fprintf(out, "total: %s\n", total)
+	return out.Flush()
+}
+
+// String returns the count as summaries have it, such as
+// "12 of 14 lines, 85.7 %".
+func (c Count) String() string {
+	known := c.Reached + c.NotReached
+	switch {
+	case known == 0:
+		return fmt.Sprintf("%d lines unknown", c.Unknown)
+	case c.Unknown > 0:
+		return fmt.Sprintf("%d of %d lines, %.1f %%, %d more unknown", c.Reached, known, c.Percent(), c.Unknown)
+	}
+	return fmt.Sprintf("%d of %d lines, %.1f %%", c.Reached, known, c.Percent())
+}
+
+func writeTextFunction(out io.Writer, f Function) {
+	what := f.Count.String()
+	if f.State == NotReached && f.Count.Reached == 0 {
+		what = "never ran"
+	}
+	fmt.Fprintf(out, "\t%-24s %s\n", f.Name, what)
+}
+
+// writeTextLines writes the lines in a state as ranges, such as "3-5 9". A
+// range goes over lines without code.
+func writeTextLines(out io.Writer, title string, lines []Line, state State) {
+	var ranges []string
+	for i := 0; i < len(lines); i++ {
+		if lines[i].State != state {
+			continue
+		}
+		first := i
+		for i+1 < len(lines) && lines[i+1].State == state {
+			i++
+		}
+		if first == i {
+			ranges = append(ranges, fmt.Sprint(lines[i].Number))
+		} else {
+			ranges = append(ranges, fmt.Sprintf("%d-%d", lines[first].Number, lines[i].Number))
+		}
+	}
+	if ranges != nil {
+		fmt.Fprintf(out, "\t%s: %s\n", title, strings.Join(ranges, " "))
+	}
+}
+
+// writeTextWay writes a way that was never taken, from a condition that was
+// reached.
+func writeTextWay(out io.Writer, file string, b Branch, way Way, what string) {
+	if b.State != Reached || way.State != NotReached {
+		return
+	}
+	fmt.Fprintf(out, "\t%d:%d in %s never %s", b.Line, b.Column, b.Function, what)
+	if way.File == file {
+		fmt.Fprintf(out, " to line %d", way.Line)
+	} else if way.File != "" {
+		fmt.Fprintf(out, " to %s:%d", filepath.Base(way.File), way.Line)
+	}
+	fmt.Fprintln(out)
+}
+
+// short returns a path as it is read from the current directory.
+func short(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	relative, err := filepath.Rel(here, path)
+	if err != nil || strings.HasPrefix(relative, "..") {
+		return path
+	}
+	return relative
+}

@@ -1,0 +1,65 @@
+package cover
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+)
+
+// sources finds the files that line information names.
+type sources struct {
+	dir   string
+	found map[string]string
+}
+
+func newSources(dir string) *sources {
+	return &sources{dir, map[string]string{}}
+}
+
+// line returns a line, without a place if it is nil.
+func (s *sources) line(line *btf.Line, class int) recordLine {
+	if line == nil {
+		return recordLine{class: class}
+	}
+	return recordLine{s.locate(line.FileName()), int(line.LineNumber()), class}
+}
+
+// locate returns the path of a file.
+func (s *sources) locate(name string) string {
+	path, ok := s.found[name]
+	if !ok {
+		path = locate(s.dir, name)
+		s.found[name] = path
+	}
+	return path
+}
+
+// locate returns where a file is that a compiler has named: an absolute path,
+// unless the current directory cannot be found.
+func locate(dir, name string) string {
+	path := filepath.Clean(name)
+	if filepath.IsAbs(path) && (dir == "" || exists(path)) {
+		return path
+	}
+	for rest, ok := path, true; ok; {
+		if moved := filepath.Join(dir, rest); dir != "" && exists(moved) {
+			path = moved
+			break
+		}
+		_, rest, ok = strings.Cut(rest, string(filepath.Separator))
+	}
+	if !filepath.IsAbs(path) && path == filepath.Clean(name) {
+		path = filepath.Join(dir, path)
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
