@@ -16,6 +16,7 @@ type function struct {
 	raw    []int // offset of each instruction in slots of 8 bytes, and of the end
 	blocks []block
 	live   []registers // what may be read before it is written, at each instruction
+	writes []registers // what each instruction writes in any case
 }
 
 // A block is a run of instructions that is entered at its first only, and left

@@ -36,7 +36,7 @@ func newGraph(f *function, branches bool) *graph {
 		}
 	}
 	for n, b := range f.blocks {
-		if !branches || !conditional(&f.insns[b.end-1]) || b.next == none {
+		if !branches || b.next == none || !conditional(&f.insns[b.end-1]) {
 			continue
 		}
 		for _, e := range []edge{{n, false}, {n, true}} {
@@ -197,6 +197,14 @@ func (g *graph) node(f *function, e edge) int {
 		return n
 	}
 	return f.target(e)
+}
+
+// block returns the block of a node: itself, or the one that its edge leads to.
+func (g *graph) block(f *function, n int) int {
+	if n < len(f.blocks) {
+		return n
+	}
+	return f.target(g.edges[n-len(f.blocks)])
 }
 
 // dominates reports whether every way to b leads over a.

@@ -1,6 +1,8 @@
 package cover
 
 import (
+	"math/bits"
+
 	"github.com/cilium/ebpf/asm"
 )
 
@@ -14,6 +16,9 @@ const (
 
 // first returns the registers that hold n arguments.
 func first(n int) registers { return registers(1<<(min(n, 5)+1)-1) &^ 1 }
+
+// lowest returns the register with the lowest number.
+func (s registers) lowest() asm.Register { return asm.Register(bits.TrailingZeros16(uint16(s))) }
 
 // helperArguments has the number of arguments of each helper, by its number.
 // There will be no more of them: kernels gain kfuncs now.
@@ -36,6 +41,7 @@ func liveness(list []*function) {
 	for _, f := range list {
 		called[f.name] = f
 		f.live = make([]registers, len(f.insns))
+		f.writes = make([]registers, len(f.insns))
 	}
 	for changed := true; changed; {
 		changed = false
@@ -69,7 +75,7 @@ func (f *function) propagateBlock(b *block, called map[string]*function) bool {
 	for i := b.end - 1; i >= b.first; i-- {
 		reads, writes := effect(&f.insns[i], called)
 		live = live&^writes | reads
-		f.live[i] = live
+		f.live[i], f.writes[i] = live, writes
 	}
 	return live != before
 }

@@ -11,8 +11,8 @@ import (
 type plan struct {
 	graph  *graph
 	class  []int   // class of each node: the nodes of one run together
-	known  [][]int // per class, the classes one of which runs whenever it does
-	probes []probe // in the order of their classes
+	known  [][]int // per class, the classes one of which runs whenever it does, or nil
+	probes []probe
 }
 
 // A probe is where a byte is set, with the help of a register that is dead.
@@ -24,7 +24,9 @@ type probe struct {
 	clears   bool // the register after use
 }
 
-// choose plans the probes of a function.
+// choose plans the probes of a function: for all its blocks and, if branches
+// are wanted, its edges. Probes in loops clear their registers if that is
+// wanted.
 //
 // A node implies those that dominate or postdominate it: when it runs, they
 // do. Nodes that imply one another form a class, for which one probe is
@@ -34,26 +36,26 @@ type probe struct {
 func choose(f *function, branches, clears bool) *plan {
 	g := newGraph(f, branches)
 	p := &plan{graph: g}
-	var classes [][]int
-	p.class, classes = components(g.exit, func(n int) []int {
+	var members [][]int
+	p.class, members = components(g.exit, func(n int) []int {
 		return slices.DeleteFunc([]int{g.idom[n], g.ipdom[n]}, func(n int) bool { return n == none || n == g.exit })
 	})
-	p.known = make([][]int, len(classes))
-	for c, nodes := range classes {
-		if p.known[c] = p.inferred(nodes); p.known[c] != nil {
+	p.known = make([][]int, len(members))
+	for c, nodes := range members {
+		if p.known[c] = p.infer(nodes); p.known[c] != nil {
 			continue
 		}
-		if probe, ok := place(f, g, nodes); ok {
+		if probe := place(f, g, nodes); probe != nil {
 			probe.class = c
-			probe.clears = clears && g.depth[probe.node] > 0
-			p.probes = append(p.probes, probe)
+			probe.clears = probe.clears && clears
+			p.probes = append(p.probes, *probe)
 		}
 	}
 	return p
 }
 
-// inferred returns the classes that tell about the one of these nodes, or nil.
-func (p *plan) inferred(nodes []int) []int {
+// infer returns classes that tell of the class of nodes, or nil.
+func (p *plan) infer(nodes []int) []int {
 	g := p.graph
 	for _, n := range nodes {
 		if known := p.neighbours(n, g.succs[n], g.idom); known != nil {
@@ -85,8 +87,9 @@ func (p *plan) neighbours(n int, side, implied []int) []int {
 }
 
 // place finds where one of the nodes has a register for a probe: in the fewest
-// loops, then in a block rather than on an edge, and as early as possible.
-func place(f *function, g *graph, nodes []int) (probe, bool) {
+// loops, then in a block rather than on an edge, and as early as possible. It
+// returns nil if none has.
+func place(f *function, g *graph, nodes []int) *probe {
 	nodes = slices.Clone(nodes)
 	slices.SortFunc(nodes, func(a, b int) int {
 		return slices.Compare(rank(f, g, a), rank(f, g, b))
@@ -95,19 +98,18 @@ func place(f *function, g *graph, nodes []int) (probe, bool) {
 		if g.order[n] == none {
 			continue // never runs
 		}
-		if n >= len(f.blocks) {
-			if r, ok := f.dead(f.blocks[f.target(g.edges[n-len(f.blocks)])].first); ok {
-				return probe{node: n, register: r}, true
+		onEdge := n >= len(f.blocks)
+		b := f.blocks[g.block(f, n)]
+		for i := b.first; i < b.end; i++ {
+			if r, written, ok := f.dead(i, b.end); ok {
+				return &probe{node: n, before: i, register: r, clears: g.depth[n] > 0 && (onEdge || !written)}
 			}
-			continue
-		}
-		for i := f.blocks[n].first; i < f.blocks[n].end; i++ {
-			if r, ok := f.dead(i); ok {
-				return probe{node: n, before: i, register: r}, true
+			if onEdge {
+				break
 			}
 		}
 	}
-	return probe{}, false
+	return nil
 }
 
 func rank(f *function, g *graph, n int) []int {
@@ -118,15 +120,20 @@ func rank(f *function, g *graph, n int) []int {
 	return []int{g.depth[n], onEdge, g.order[n]}
 }
 
-// dead returns a register that an instruction finds dead. Registers that a
-// function has to save for its caller come last.
-func (f *function) dead(i int) (asm.Register, bool) {
-	for r := asm.R0; r <= asm.R9; r++ {
-		if f.live[i]&(1<<r) == 0 {
-			return r, true
+// dead returns a register that an instruction finds dead, and whether its block
+// writes it later. Such a register comes first: after the block nothing is left
+// of the probe. Registers that a function has to save for its caller come last.
+func (f *function) dead(i, end int) (r asm.Register, written, ok bool) {
+	dead := ^f.live[i] & (1<<asm.R10 - 1)
+	if dead == 0 {
+		return 0, false, false
+	}
+	for ; i < end; i++ {
+		if w := f.writes[i] & dead; w != 0 {
+			return w.lowest(), true, true
 		}
 	}
-	return 0, false
+	return dead.lowest(), false, true
 }
 
 // components returns the strongly connected components of a graph of n nodes
