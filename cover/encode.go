@@ -16,7 +16,7 @@ type encoded struct {
 
 type encodedFunction struct {
 	Name     string          `json:"name"`
-	Entry    int             `json:"entry"`
+	Start    [3]int          `json:"start"`
 	Lines    [][3]int        `json:"lines"`
 	Branches []encodedBranch `json:"branches,omitempty"`
 	States   string          `json:"states"`
@@ -44,7 +44,7 @@ func (p *Profile) MarshalJSON() ([]byte, error) {
 		return [3]int{n, l.line, l.class}
 	}
 	for _, f := range p.sorted() {
-		out := encodedFunction{Name: f.name, Entry: f.entry}
+		out := encodedFunction{Name: f.name, Start: encode(f.start)}
 		for _, l := range f.lines {
 			out.Lines = append(out.Lines, encode(l))
 		}
@@ -88,7 +88,7 @@ func (f *encodedFunction) decode(files []string) (*record, []State, error) {
 		}
 		states = append(states, State(digit-'0'))
 	}
-	damaged := f.Entry < 0 || f.Entry >= len(states)
+	damaged := false
 	decode := func(l [3]int) recordLine {
 		if l[0] < 0 || l[0] >= len(files) || l[2] < 0 || l[2] >= len(states) {
 			damaged = true
@@ -96,7 +96,7 @@ func (f *encodedFunction) decode(files []string) (*record, []State, error) {
 		}
 		return recordLine{files[l[0]], l[1], l[2]}
 	}
-	r := &record{name: f.Name, entry: f.Entry}
+	r := &record{name: f.Name, start: decode(f.Start)}
 	for _, l := range f.Lines {
 		r.lines = append(r.lines, decode(l))
 	}

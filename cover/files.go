@@ -109,7 +109,7 @@ func (p *Profile) Files() []File {
 		if len(f.lines) == 0 {
 			continue
 		}
-		own := at(f.lines[0].file).function(f)
+		own := at(f.start.file).function(f)
 		for _, l := range f.lines {
 			merge(at(l.file).lines, l.line, f.states[l.class])
 			merge(own.lines, fileLine{l.file, l.line}, f.states[l.class])
@@ -157,11 +157,10 @@ func merge[K comparable](states map[K]State, key K, s State) {
 func (v *view) function(f *covered) *functionView {
 	own := v.functions[f.name]
 	if own == nil {
-		own = &functionView{Function{Name: f.name, Line: f.lines[0].line}, map[fileLine]State{}}
+		own = &functionView{Function{Name: f.name, Line: f.start.line}, map[fileLine]State{}}
 		v.functions[f.name] = own
 	}
-	own.State = max(own.State, f.states[f.entry])
-	own.Line = min(own.Line, f.lines[0].line)
+	own.State = max(own.State, f.states[f.start.class])
 	return own
 }
 

@@ -54,7 +54,7 @@ type recordKey [sha256.Size]byte
 type record struct {
 	key      recordKey
 	name     string
-	entry    int          // class of its start
+	start    recordLine
 	lines    []recordLine // in the order of the instructions, none twice
 	branches []recordBranch
 }
@@ -87,7 +87,8 @@ func lineOf(ins *asm.Instruction) *btf.Line {
 
 // newRecord makes the record of a function.
 func newRecord(f *function, p *plan, branches bool, sources *sources) *record {
-	r := &record{name: f.name, entry: p.class[0]}
+	r := &record{name: f.name}
+	var end *btf.Line
 	for n, b := range f.blocks {
 		var last *btf.Line
 		for i := b.first; i < b.end; i++ {
@@ -95,6 +96,9 @@ func newRecord(f *function, p *plan, branches bool, sources *sources) *record {
 				last = line
 				r.lines = append(r.lines, sources.line(line, p.class[n]))
 			}
+		}
+		if f.insns[b.end-1].OpCode.JumpOp() == asm.Exit && last != nil {
+			end = last
 		}
 		if !branches || last == nil || b.next == none || !conditional(&f.insns[b.end-1]) {
 			continue
@@ -109,18 +113,44 @@ func newRecord(f *function, p *plan, branches bool, sources *sources) *record {
 			next:       way(edge{n, false}),
 		})
 	}
+	r.setStart(end, p.class[0], sources)
 	return r.finish()
 }
 
 // unknownRecord makes the record of a program that is left out.
 func unknownRecord(spec *ebpf.ProgramSpec, sources *sources) *record {
 	r := &record{name: spec.Name}
+	var last, end *btf.Line
 	for i := range spec.Instructions {
-		if line := lineOf(&spec.Instructions[i]); line != nil {
+		ins := &spec.Instructions[i]
+		if line := lineOf(ins); line != nil {
+			last = line
 			r.lines = append(r.lines, sources.line(line, 0))
 		}
+		if end == nil && ins.OpCode.JumpOp() == asm.Exit {
+			end = last // what follows may be subprograms
+		}
 	}
+	r.setStart(end, 0, sources)
 	return r.finish()
+}
+
+// setStart sets where the function begins, from where it ends. If that is
+// nowhere to be found, it begins with its first line in that file.
+func (r *record) setStart(end *btf.Line, class int, sources *sources) {
+	if len(r.lines) == 0 {
+		return
+	}
+	r.start = r.lines[0]
+	if end != nil {
+		last := sources.line(end, class)
+		i := slices.IndexFunc(r.lines, func(l recordLine) bool { return l.file == last.file })
+		r.start = r.lines[i]
+		if n, ok := sources.definition(r.name, last); ok {
+			r.start.line = n
+		}
+	}
+	r.start.class = class
 }
 
 // finish removes lines that are there twice, and sets the key.
@@ -131,7 +161,7 @@ func (r *record) finish() *record {
 		seen[l] = true
 		return twice
 	})
-	r.key = sha256.Sum256(fmt.Append(nil, r.name, r.entry, r.lines, r.branches))
+	r.key = sha256.Sum256(fmt.Append(nil, r.name, r.start, r.lines, r.branches))
 	return r
 }
 

@@ -3,19 +3,21 @@ package cover
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
 )
 
-// sources finds the files that line information names.
+// sources finds the files that line information names, and functions in them.
 type sources struct {
 	dir   string
-	found map[string]string
+	found map[string]string   // path by name
+	text  map[string][]string // lines by path, none if the file cannot be read
 }
 
 func newSources(dir string) *sources {
-	return &sources{dir, map[string]string{}}
+	return &sources{dir, map[string]string{}, map[string][]string{}}
 }
 
 // line returns a line, without a place if it is nil.
@@ -24,6 +26,25 @@ func (s *sources) line(line *btf.Line, class int) recordLine {
 		return recordLine{class: class}
 	}
 	return recordLine{s.locate(line.FileName()), int(line.LineNumber()), class}
+}
+
+// definition returns where a function begins that ends at a line: where its name
+// stands above. Line information does not tell, since what a function begins
+// with may come from one that became part of it.
+func (s *sources) definition(name string, end recordLine) (line int, ok bool) {
+	text, ok := s.text[end.file]
+	if !ok {
+		content, _ := os.ReadFile(end.file)
+		text = strings.Split(string(content), "\n")
+		s.text[end.file] = text
+	}
+	word := regexp.MustCompile(`\b` + regexp.QuoteMeta(name) + `\b`)
+	for n := min(end.line, len(text)); n > 0; n-- {
+		if word.MatchString(text[n-1]) {
+			return n, true
+		}
+	}
+	return 0, false
 }
 
 // locate returns the path of a file.
