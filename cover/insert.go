@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 )
@@ -23,7 +22,7 @@ type insertion struct {
 
 // insert returns a function with the probes of a plan, numbered from offset, in
 // the bytes of counters.
-func insert(f *function, p *plan, counters *ebpf.Map, offset int) (asm.Instructions, error) {
+func insert(f *function, p *plan, counters asm.FDer, offset int) (asm.Instructions, error) {
 	onBlock := map[int]asm.Instructions{} // by the instruction that they precede
 	onEdge := map[edge]asm.Instructions{}
 	for i, probe := range p.probes {
@@ -52,7 +51,7 @@ func insert(f *function, p *plan, counters *ebpf.Map, offset int) (asm.Instructi
 }
 
 // instructions returns a probe: it loads the address of its byte and sets it.
-func (p *probe) instructions(counters *ebpf.Map, n int) (asm.Instructions, error) {
+func (p *probe) instructions(counters asm.FDer, n int) (asm.Instructions, error) {
 	load := asm.LoadMapValue(p.register, 0, uint32(n))
 	if err := load.AssociateMap(counters); err != nil {
 		return nil, err
@@ -141,7 +140,7 @@ func setJump(ins *asm.Instruction, slots int) error {
 type instrumentedKey struct{}
 
 // insertAll returns a program with the probes of the plans of its functions.
-func insertAll(list []*function, plans []*plan, counters *ebpf.Map, offset int) (asm.Instructions, error) {
+func insertAll(list []*function, plans []*plan, counters asm.FDer, offset int) (asm.Instructions, error) {
 	var out asm.Instructions
 	for i, f := range list {
 		insns, err := insert(f, plans[i], counters, offset)

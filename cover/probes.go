@@ -45,6 +45,10 @@ func choose(f *function, branches, clears bool) *plan {
 		if p.known[c] = p.infer(nodes); p.known[c] != nil {
 			continue
 		}
+		if !slices.ContainsFunc(nodes, func(n int) bool { return g.order[n] != none }) {
+			p.known[c] = []int{} // it never runs
+			continue
+		}
 		if probe := place(f, g, nodes); probe != nil {
 			probe.class = c
 			probe.clears = probe.clears && clears
