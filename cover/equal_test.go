@@ -107,7 +107,7 @@ func compare(t *testing.T, spec *ebpf.CollectionSpec, name string, branches bool
 func outcome(p *ebpf.Program, packet []byte) string {
 	if p.Type() == ebpf.XDP {
 		res, err := progrun.XDP{Packet: packet}.Run(p)
-		return fmt.Sprintf("%v %x %v", res.Action, res.Packet, err)
+		return fmt.Sprintf("%v %x %x %v", res.Action, res.Packet, res.Metadata, err)
 	}
 	res, err := progrun.TC{Packet: packet}.Run(p)
 	return fmt.Sprintf("%v %x %+v %v", res.Verdict, res.Packet, res.Context, err)
