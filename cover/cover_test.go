@@ -3,6 +3,7 @@ package cover
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -26,6 +27,11 @@ func TestMain(m *testing.M) {
 	if err := rlimit.RemoveMemlock(); err != nil && os.Geteuid() == 0 {
 		fmt.Fprintln(os.Stderr, "cannot raise the limit of locked memory, which old kernels count maps in:", err)
 		os.Exit(1)
+	}
+	if os.Geteuid() != 0 { // an example cannot skip itself
+		fmt.Println("the examples load BPF programs: run the tests as root")
+		flag.Parse()
+		flag.Set("test.skip", "^Example")
 	}
 	os.Exit(m.Run())
 }
@@ -334,7 +340,7 @@ func TestSkip(t *testing.T) {
 	}
 }
 
-// TestAttached reads the profile of a program that has lost its collection.
+// TestClosedCollection reads the profile of a program that has lost its collection.
 func TestClosedCollection(t *testing.T) {
 	spec := loadSpec(t, "testdata/lines.o")
 	counters, err := Instrument(spec, &Options{Dir: "testdata"})

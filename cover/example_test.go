@@ -1,0 +1,123 @@
+package cover_test
+
+import (
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"github.com/progrun/progrun"
+	"github.com/progrun/progrun/cover"
+)
+
+// Which lines does a packet reach that begins with 4?
+func ExampleInstrument() {
+	spec, err := ebpf.LoadCollectionSpec("testdata/lines.o")
+	if err != nil {
+		log.Fatal(err)
+	}
+	counters, err := cover.Instrument(spec, &cover.Options{Dir: "testdata"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer counters.Close()
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		log.Fatal(counters.Explain(err))
+	}
+	defer coll.Close()
+
+	packet := make([]byte, 64)
+	packet[0] = 4
+	if _, err := (progrun.XDP{Packet: packet}).Run(coll.Programs["lines"]); err != nil {
+		log.Fatal(err)
+	}
+
+	profile, err := counters.Profile()
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := profile.WriteText(os.Stdout); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// testdata/lines.c: 19 of 43 lines, 44.2 %
+	// 	subprogram               5 of 8 lines, 62.5 %
+	// 	global                   3 of 4 lines, 75.0 %
+	// 	lines                    16 of 24 lines, 66.7 %
+	// 	called                   never ran
+	// 	tail                     never ran
+	// 	not reached: 19 31 33 38 46 61-64 73 79 85-88 97-121
+	// testdata/marks.h: 5 of 6 lines, 83.3 %
+	// 	not reached: 34
+	// total: 24 of 49 lines, 49.0 %
+}
+
+// The lines of a program that no test has reached can be asked for.
+func ExampleProfile_Files() {
+	spec, err := ebpf.LoadCollectionSpec("testdata/lines.o")
+	if err != nil {
+		log.Fatal(err)
+	}
+	counters, err := cover.Instrument(spec, &cover.Options{Dir: "testdata", Branches: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer counters.Close()
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		log.Fatal(counters.Explain(err))
+	}
+	defer coll.Close()
+	packet := make([]byte, 64)
+	packet[0] = 13
+	if _, err := (progrun.XDP{Packet: packet}).Run(coll.Programs["tail"]); err != nil {
+		log.Fatal(err)
+	}
+
+	profile, err := counters.Profile()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, file := range profile.Files() {
+		for _, function := range file.Functions {
+			fmt.Println(filepath.Base(file.Name), function.Name, function.State)
+		}
+		for _, branch := range file.Branches {
+			if branch.Function == "tail" && branch.Jump.State == cover.NotReached {
+				fmt.Printf("%s:%d never jumped\n", filepath.Base(file.Name), branch.Line)
+			}
+		}
+	}
+	// Output:
+	// lines.c subprogram not reached
+	// lines.c global not reached
+	// lines.c lines not reached
+	// lines.c called not reached
+	// lines.c tail reached
+	// lines.c:107 never jumped
+	// lines.c:117 never jumped
+}
+
+// Every process of a test suite leaves its profile in a folder. The command
+// bpfcover does the same as this.
+func ExampleReadDir() {
+	dir, err := os.MkdirTemp("", "cover")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := (&cover.Profile{}).WriteDir(dir); err != nil {
+		log.Fatal(err)
+	}
+
+	profile, err := cover.ReadDir(dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := profile.WriteGo(os.Stdout); err != nil {
+		log.Fatal(err)
+	}
+	// Output: mode: set
+}

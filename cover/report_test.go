@@ -1,0 +1,185 @@
+package cover
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// sample returns the profile of two files: a header and a program.
+func sample() *Profile {
+	p := &Profile{}
+	main := &record{
+		name:  "main",
+		start: recordLine{"/src/main.c", 10, 0},
+		lines: []recordLine{
+			{"/src/parse.h", 5, 0}, {"/src/main.c", 11, 0}, {"/src/main.c", 12, 1}, {"/src/main.c", 13, 1},
+			{"/src/main.c", 15, 2}, {"/src/parse.h", 6, 1},
+		},
+		branches: []recordBranch{
+			{recordLine{"/src/main.c", 11, 0}, 6, recordLine{"/src/main.c", 15, 2}, recordLine{"/src/main.c", 12, 1}},
+			{recordLine{"/src/main.c", 12, 1}, 9, recordLine{"", 0, 1}, recordLine{"", 0, 1}},
+		},
+	}
+	p.add(main.finish(), []State{Reached, NotReached, Reached})
+	unused := &record{
+		name:  "unused",
+		start: recordLine{"/src/main.c", 20, 0},
+		lines: []recordLine{{"/src/main.c", 21, 0}, {"/src/main.c", 22, 1}, {"/src/main.c", 24, 0}},
+	}
+	p.add(unused.finish(), []State{NotReached, Unknown})
+	return p
+}
+
+func TestReports(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		write func(*Profile, io.Writer) error
+		want  string
+	}{
+		{"go", (*Profile).WriteGo, `mode: set
+/src/main.c:11.1,11.1024 1 1
+/src/main.c:12.1,12.1024 1 0
+/src/main.c:13.1,13.1024 1 0
+/src/main.c:15.1,15.1024 1 1
+/src/main.c:21.1,21.1024 1 0
+/src/main.c:24.1,24.1024 1 0
+/src/parse.h:5.1,5.1024 1 1
+/src/parse.h:6.1,6.1024 1 0
+`},
+		{"lcov", (*Profile).WriteLCOV, `TN:
+SF:/src/main.c
+FN:10,main
+FNDA:1,main
+FN:20,unused
+FNDA:0,unused
+FNF:2
+FNH:1
+BRDA:11,0,0,1
+BRDA:11,0,1,0
+BRDA:12,0,0,-
+BRDA:12,0,1,-
+BRF:4
+BRH:1
+DA:11,1
+DA:12,0
+DA:13,0
+DA:15,1
+DA:21,0
+DA:24,0
+LF:6
+LH:2
+end_of_record
+TN:
+SF:/src/parse.h
+FNF:0
+FNH:0
+DA:5,1
+DA:6,0
+LF:2
+LH:1
+end_of_record
+`},
+		{"text", (*Profile).WriteText, `/src/main.c: 2 of 6 lines, 33.3 %, 1 more unknown
+	main                     3 of 6 lines, 50.0 %
+	unused                   never ran
+	not reached: 12-13 21 24
+	unknown: 22
+	11:6 in main never went on to line 12
+/src/parse.h: 1 of 2 lines, 50.0 %
+	not reached: 6
+total: 3 of 8 lines, 37.5 %, 1 more unknown
+`},
+	} {
+		var out bytes.Buffer
+		if err := c.write(sample(), &out); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != c.want {
+			t.Errorf("%s:\n%s\nwant\n%s", c.name, out.String(), c.want)
+		}
+	}
+}
+
+// TestMerge checks that the greater state of a line holds, wherever it is from.
+func TestMerge(t *testing.T) {
+	other := &record{name: "other", start: recordLine{"/src/other.c", 1, 0}, lines: []recordLine{{"/src/main.c", 12, 0}, {"/src/main.c", 13, 1}}}
+	p := &Profile{}
+	p.add(other.finish(), []State{Reached, Unknown})
+	whole := sample()
+	whole.Merge(p)
+	whole.Merge(sample())
+	f := file(t, whole, "main.c")
+	for line, want := range map[int]State{11: Reached, 12: Reached, 13: Unknown, 21: NotReached, 22: Unknown} {
+		if got := lineState(t, f, line); got != want {
+			t.Errorf("line %d is %s, want %s", line, got, want)
+		}
+	}
+}
+
+// TestJSON checks that a profile survives its encoding, and that no damage is
+// taken for one.
+func TestJSON(t *testing.T) {
+	text, err := json.Marshal(sample())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p Profile
+	if err := json.Unmarshal(text, &p); err != nil {
+		t.Fatal(err)
+	}
+	var before, after bytes.Buffer
+	if err := sample().WriteLCOV(&before); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.WriteLCOV(&after); err != nil {
+		t.Fatal(err)
+	}
+	if before.String() != after.String() {
+		t.Errorf("got\n%s\nwant\n%s", &after, &before)
+	}
+	for _, damage := range [][2]string{{`"202"`, `"20"`}, {`"202"`, `"209"`}, {`"/src/parse.h",`, ``}, {`{`, `[`}} {
+		damaged := strings.Replace(string(text), damage[0], damage[1], 1)
+		if damaged == string(text) {
+			t.Fatalf("%s has no %s", text, damage[0])
+		}
+		if err := json.Unmarshal([]byte(damaged), &Profile{}); err == nil {
+			t.Errorf("%s was read", damaged)
+		}
+	}
+}
+
+// TestLocate looks for sources that lie elsewhere than the compiler said.
+func TestLocate(t *testing.T) {
+	dir := t.TempDir()
+	source := filepath.Join(dir, "lib", "parse.h")
+	if err := os.MkdirAll(filepath.Dir(source), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(source, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ dir, name, want string }{
+		{"", "/build/lib/parse.h", "/build/lib/parse.h"},
+		{"", "./parse.h", filepath.Join(here, "parse.h")},
+		{dir, "lib/parse.h", source},
+		{dir, "/build/project/lib/parse.h", source},
+		{dir, "../project/lib/parse.h", source},
+		{dir, "/build/lib/other.h", "/build/lib/other.h"},
+		{dir, "other.h", filepath.Join(dir, "other.h")},
+		{"testdata", "./lines.c", filepath.Join(here, "testdata", "lines.c")},
+		{"testdata", source, source},
+	} {
+		if got := locate(c.dir, c.name); got != c.want {
+			t.Errorf("locate(%q, %q) = %s, want %s", c.dir, c.name, got, c.want)
+		}
+	}
+}
