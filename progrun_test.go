@@ -19,6 +19,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
+	"github.com/progrun/progrun/cover"
 	"golang.org/x/sys/unix"
 )
 
@@ -134,7 +135,8 @@ func need(t testing.TB, err error) {
 // object is a program of testdata and its maps.
 type object struct {
 	*ebpf.Program
-	maps map[string]*ebpf.Map
+	maps     map[string]*ebpf.Map
+	counters *cover.Counters // nil unless coverage is wanted
 }
 
 // load loads one program of an object in testdata, with all maps. It skips
@@ -177,11 +179,17 @@ func loadObject(file, program string) (*object, error) {
 			delete(spec.Maps, name)
 		}
 	}
+	var counters *cover.Counters
+	if cover.Wanted() {
+		if counters, err = cover.Instrument(spec, &cover.Options{Dir: "testdata"}); err != nil {
+			return nil, err
+		}
+	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
 		return nil, err
 	}
-	return &object{coll.Programs[program], coll.Maps}, nil
+	return &object{coll.Programs[program], coll.Maps, counters}, nil
 }
 
 // skipUnloadable tells what a kernel lacks from what is wrong with a test.
@@ -218,6 +226,9 @@ func (o *object) close() {
 	o.Program.Close()
 	for _, m := range o.maps {
 		m.Close()
+	}
+	if err := o.counters.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 	}
 }
 

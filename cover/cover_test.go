@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "cannot raise the limit of locked memory, which old kernels count maps in:", err)
 		os.Exit(1)
 	}
+	if os.Getenv(testRuns) == "" {
+		os.Unsetenv(DirVariable) // what these tests reach is of no interest to others
+	}
 	if os.Geteuid() != 0 { // an example cannot skip itself
 		fmt.Println("the examples load BPF programs: run the tests as root")
 		flag.Parse()
@@ -409,11 +412,15 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// testRuns is the environment variable that has TestProcesses, in a process of
+// its own, do these runs and leave what they reached.
+const testRuns = "COVER_TEST_RUNS"
+
 // TestProcesses merges what two processes leave behind, in one of them twice,
 // with what this one does.
 func TestProcesses(t *testing.T) {
 	needPrivilege(t)
-	if commands := os.Getenv("COVER_TEST_RUNS"); commands != "" {
+	if commands := os.Getenv(testRuns); commands != "" {
 		for _, field := range strings.Fields(commands) {
 			command, err := strconv.Atoi(field)
 			if err != nil {
@@ -435,7 +442,7 @@ func TestProcesses(t *testing.T) {
 	}
 	for _, commands := range []string{"3 4", "5"} {
 		cmd := exec.Command(self, "-test.run=^TestProcesses$")
-		cmd.Env = append(os.Environ(), DirVariable+"="+dir, "COVER_TEST_RUNS="+commands)
+		cmd.Env = append(os.Environ(), DirVariable+"="+dir, testRuns+"="+commands)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}

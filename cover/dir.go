@@ -16,6 +16,10 @@ import (
 // runs each package in its own directory.
 const DirVariable = "PROGRUN_COVERDIR"
 
+// Wanted reports whether the environment names such a folder: then loaders of
+// tests are to call [Instrument], and [Counters.Close] when the test is over.
+func Wanted() bool { return os.Getenv(DirVariable) != "" }
+
 // suffix ends the names of the files in such a folder.
 const suffix = ".bpfcover"
 
