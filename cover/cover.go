@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/cilium/ebpf"
@@ -35,7 +36,8 @@ type Options struct {
 // or attached, and for as long as they are loaded. All methods may be called at
 // any time and by several goroutines at once.
 type Counters struct {
-	seen     *ebpf.Map // a single value with a byte for each probe
+	mu       sync.Mutex // for seen, which Close closes
+	seen     *ebpf.Map  // a single value with a byte for each probe
 	programs []program
 }
 
@@ -151,6 +153,12 @@ func (c *Counters) insert(spec *ebpf.CollectionSpec) error {
 
 // Profile returns what has run since Instrument, or the last Reset.
 func (c *Counters) Profile() (*Profile, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.profile()
+}
+
+func (c *Counters) profile() (*Profile, error) {
 	var seen []byte
 	if err := c.seen.Lookup(uint32(0), &seen); err != nil {
 		return nil, fmt.Errorf("cover: read the probes: %w", err)
@@ -173,6 +181,8 @@ func (c *Counters) Profile() (*Profile, error) {
 
 // Reset forgets what has run. What runs meanwhile may be forgotten or not.
 func (c *Counters) Reset() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err := c.seen.Put(uint32(0), make([]byte, c.seen.ValueSize())); err != nil {
 		return fmt.Errorf("cover: reset the probes: %w", err)
 	}
@@ -184,13 +194,18 @@ func (c *Counters) Reset() error {
 // the collection cannot be loaded again. A nil Counters, and one that is closed,
 // has nothing to do.
 func (c *Counters) Close() error {
-	if c == nil || c.seen.FD() < 0 {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen.FD() < 0 {
 		return nil
 	}
 	var err error
 	if dir := os.Getenv(DirVariable); dir != "" {
 		var p *Profile
-		if p, err = c.Profile(); err == nil {
+		if p, err = c.profile(); err == nil {
 			err = p.WriteDir(dir)
 		}
 	}

@@ -124,8 +124,10 @@ func (p *Profile) WriteText(w io.Writer) error {
 func (c Count) String() string {
 	known := c.Reached + c.NotReached
 	switch {
-	case known == 0:
+	case known == 0 && c.Unknown > 0:
 		return fmt.Sprintf("%d lines unknown", c.Unknown)
+	case known == 0:
+		return "0 of 0 lines"
 	case c.Unknown > 0:
 		return fmt.Sprintf("%d of %d lines, %.1f %%, %d more unknown", c.Reached, known, c.Percent(), c.Unknown)
 	}

@@ -40,14 +40,14 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := report(flag.Args(), *goFile, *lcovFile, *quiet); err != nil {
+	if err := report(os.Stdout, flag.Args(), *goFile, *lcovFile, *quiet); err != nil {
 		fmt.Fprintln(os.Stderr, "bpfcover:", err)
 		os.Exit(1)
 	}
 }
 
 // report merges the folders and writes what is asked for.
-func report(folders []string, goFile, lcovFile string, quiet bool) error {
+func report(out io.Writer, folders []string, goFile, lcovFile string, quiet bool) error {
 	whole := &cover.Profile{}
 	for _, folder := range folders {
 		p, err := cover.ReadDir(folder)
@@ -67,11 +67,10 @@ func report(folders []string, goFile, lcovFile string, quiet bool) error {
 		return err
 	}
 	if quiet {
-		lines := bytes.SplitAfter(text.Bytes(), []byte("\n"))
-		_, err := os.Stdout.Write(lines[len(lines)-2])
-		return err
+		last := bytes.LastIndexByte(bytes.TrimSuffix(text.Bytes(), []byte("\n")), '\n')
+		text.Next(last + 1)
 	}
-	_, err := text.WriteTo(os.Stdout)
+	_, err := text.WriteTo(out)
 	return err
 }
 
