@@ -3,6 +3,7 @@ package progrun
 import (
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cilium/ebpf"
 )
@@ -25,6 +26,9 @@ type Hold struct {
 	mu      sync.Mutex
 	detach  func() error // nil once closed
 }
+
+// dispatcherWait is less than the XDP dispatcher makes anybody wait.
+const dispatcherWait = 2 * time.Millisecond
 
 // NewHold holds an XDP program until Close is called or the process ends.
 //
