@@ -465,7 +465,8 @@ type callSizer struct {
 	run    *liveRun
 	size   int64
 	each   float64       // ns that a frame takes, or 0 if not known
-	waited time.Duration // what calls have waited for the dispatcher lately
+	last   time.Duration // what the last call waited for the dispatcher
+	waited time.Duration // what calls have waited lately, but for one here and there
 	single int           // calls of one frame to come
 }
 
@@ -474,7 +475,7 @@ func newCallSizer(r *liveRun) *callSizer {
 	case r.PerCall > 0:
 		return &callSizer{run: r, size: r.perCall}
 	case r.hold == nil:
-		return &callSizer{run: r, size: 1, single: 4, each: math.Inf(1), waited: longestCall}
+		return &callSizer{run: r, size: 1, single: 4, each: math.Inf(1), last: longestCall, waited: longestCall}
 	}
 	return &callSizer{run: r, size: firstBatches * r.batch}
 }
@@ -497,7 +498,8 @@ func (c *callSizer) learn(call timedCall) {
 		return
 	}
 	c.each = float64(call.took-call.waited) / float64(call.frames)
-	c.waited = max(call.waited, c.waited/2)
+	c.waited = max(min(call.waited, c.last), c.waited/2)
+	c.last = call.waited
 	aim := min(max(callTime, 10*c.waited), longestCall)
 	c.size = max(int64(float64(aim)/c.each)/c.run.batch, 1) * c.run.batch
 }
