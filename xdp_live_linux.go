@@ -415,7 +415,6 @@ func (w *liveWorker) count(a *attr, n int64, errno syscall.Errno, wall time.Dura
 	w.wall.Store(int64(wall))
 }
 
-
 // waitedIn returns how much of a call was spent waiting for the XDP dispatcher,
 // of what it took beside its frames. In the dispatcher a thread sleeps. A thread
 // that just had to leave its CPU to another did not.
