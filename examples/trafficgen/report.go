@@ -3,9 +3,12 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/progrun/progrun"
@@ -14,11 +17,32 @@ import (
 
 // report is what the command prints.
 type report struct {
+	*sender
 	out      io.Writer
 	terminal bool
-	asked    int64 // frames, or 0
 	last     progrun.LiveStats
 	open     bool // the line is to be written over
+}
+
+// line is what -json prints: of the last second, and with Total of the run.
+type line struct {
+	Total    bool             `json:"total,omitempty"`
+	Seconds  float64          `json:"seconds"`            // since the start
+	Frames   int64            `json:"frames"`             // that the kernel ran, since the start
+	Doubtful int64            `json:"uncertain"`          // that it may have run beyond these
+	Missed   int64            `json:"missed"`             // that could not be sent in time
+	Received *int64           `json:"received,omitempty"` // at the far end of the command's own wire
+	Lost     map[string]int64 `json:"lost"`               // by reason
+	FPS      float64          `json:"frames_per_second"`  // since the last line; of the totals, the mean
+	BPS      float64          `json:"bits_per_second"`    // likewise, of frames from their Ethernet header on
+	Limit    string           `json:"limited_by,omitempty"`
+	Held     *bool            `json:"held,omitempty"`
+	Calls    int64            `json:"calls,omitempty"`
+	Batches  int64            `json:"batches,omitempty"`
+}
+
+func newReport(out io.Writer, terminal bool, s *sender) *report {
+	return &report{sender: s, out: out, terminal: terminal && !s.json}
 }
 
 func isTerminal(f *os.File) bool {
@@ -26,44 +50,104 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-func (r *report) begin(o options) {
-	r.asked = o.frames
-	fmt.Fprintf(r.out, "UDP frames of %d bytes from %v to %v, port %d\n", o.size, source, destination, discard)
+// begin says what is sent.
+func (r *report) begin() {
+	if r.json {
+		return
+	}
+	if l := r.load; l.template != nil {
+		fmt.Fprintf(r.out, "frames of %d bytes, %d flows, %v\n", l.largest(), l.flows(), r.path)
+	} else {
+		fmt.Fprintf(r.out, "%d packets of %s, %v\n", len(l.packets), r.pcap, r.path)
+	}
+}
+
+// own reports whether the far end counts.
+func (r *report) own() bool {
+	_, ok := r.path.(*wire)
+	return ok
+}
+
+// line is the state of the run.
+func (r *report) line(s progrun.LiveStats) line {
+	l := line{Seconds: s.Wall.Seconds(), Frames: s.Frames, Doubtful: s.Uncertain, Missed: s.Missed, Lost: r.programs.lost()}
+	if r.own() {
+		n := sum(r.programs.Received, 0)
+		l.Received = &n
+	}
+	return l
 }
 
 // progress shows where the run is, on one line of a terminal. The far end may
 // be ahead of the stats, which are those of the calls that have returned.
-func (r *report) progress(s progrun.LiveStats, received int64) {
-	rate := 0.0
+func (r *report) progress(s progrun.LiveStats) {
+	l := r.line(s)
 	if d := s.Wall - r.last.Wall; d > 0 {
-		rate = float64(s.Frames-r.last.Frames) / d.Seconds()
+		l.FPS = float64(s.Frames-r.last.Frames) / d.Seconds()
+		l.BPS = l.FPS * 8 * r.load.mean()
 	}
 	r.last = s
+	if r.json {
+		r.print(l)
+		return
+	}
 	start, end := "", "\n"
 	if r.terminal {
 		start, end, r.open = "\r\x1b[K", "", true
 	}
-	fmt.Fprintf(r.out, "%s%5.1f s  %d sent  %d received  %.0f frames/s%s", start, s.Wall.Seconds(), s.Frames, received, rate, end)
+	received := ""
+	if l.Received != nil {
+		received = fmt.Sprintf("  %d received", *l.Received)
+	}
+	fmt.Fprintf(r.out, "%s%5.1f s  %d sent%s  %d lost  %.0f frames/s  %s%s", start, l.Seconds, l.Frames, received, total(l.Lost), l.FPS, bits(l.BPS), end)
+}
+
+// print writes an object as a line.
+func (r *report) print(l line) {
+	_ = json.NewEncoder(r.out).Encode(l)
 }
 
 // totals says how it went in the end.
-func (r *report) totals(s progrun.LiveStats, received int64) {
+func (r *report) totals(s progrun.LiveStats) {
+	if r.own() {
+		r.programs.settled(s.Frames + s.Uncertain)
+	}
+	l := r.line(s)
+	l.Total, l.Limit, l.Held, l.Calls, l.Batches = true, s.LimitedBy.String(), &s.Held, s.Calls, s.Batches
+	l.FPS = s.FramesPerSecond()
+	l.BPS = l.FPS * 8 * r.load.mean()
+	if r.json {
+		r.print(l)
+		return
+	}
 	if r.open {
 		fmt.Fprintln(r.out)
 	}
+	fmt.Fprintln(r.out)
+	r.rows(l, s)
+}
+
+// rows prints the totals for people.
+func (r *report) rows(l line, s progrun.LiveStats) {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(r.out, "%-11s"+format+"\n", append([]any{name}, args...)...)
 	}
-	fmt.Fprintln(r.out)
 	asked := ""
-	if r.asked > 0 {
-		asked = fmt.Sprintf(" of %d", r.asked)
+	if r.frames > 0 {
+		asked = fmt.Sprintf(" of %d", r.frames)
 	}
 	row("sent", "%d frames%s in %v%s", s.Frames, asked, s.Wall.Round(10*time.Microsecond), upTo(s.Uncertain))
-	row("received", "%d", received)
-	least := max(0, s.Frames-received)
-	row("lost", "%d%s", least, upTo(max(0, s.Frames+s.Uncertain-received)-least))
-	row("rate", "%.0f frames/s", s.FramesPerSecond())
+	if l.Received != nil {
+		row("received", "%d", *l.Received)
+		least := max(0, s.Frames-*l.Received)
+		row("lost", "%d%s", least, upTo(max(0, s.Frames+s.Uncertain-*l.Received)-least))
+	} else {
+		row("lost", "%d", total(l.Lost))
+	}
+	for _, reason := range slices.Sorted(maps.Keys(l.Lost)) {
+		row("", "%d: %s", l.Lost[reason], reason)
+	}
+	row("rate", "%.0f frames/s, %s", l.FPS, bits(l.BPS))
 	if len(s.Workers) > 1 {
 		for _, w := range s.Workers {
 			row("", "%.0f frames/s on CPU %d", w.FramesPerSecond(), w.CPU)
@@ -75,7 +159,26 @@ func (r *report) totals(s progrun.LiveStats, received int64) {
 	row("missed", "%d", s.Missed)
 }
 
-// upTo is what to say about a number of frames that nobody is sure of.
+func total(lost map[string]int64) int64 {
+	var n int64
+	for _, frames := range lost {
+		n += frames
+	}
+	return n
+}
+
+// bits writes a rate in words.
+func bits(perSecond float64) string {
+	for _, unit := range []string{"bit/s", "kbit/s", "Mbit/s"} {
+		if perSecond < 1000 {
+			return fmt.Sprintf("%.3g %s", perSecond, unit)
+		}
+		perSecond /= 1000
+	}
+	return fmt.Sprintf("%.1f Gbit/s", perSecond)
+}
+
+// upTo says how many more there may be.
 func upTo(n int64) string {
 	if n == 0 {
 		return ""

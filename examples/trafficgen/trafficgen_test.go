@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +27,7 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/progrun/progrun"
+	"github.com/vishvananda/netlink"
 )
 
 // asCommand in the environment makes the test binary the command.
@@ -53,15 +56,25 @@ func need(t *testing.T) {
 }
 
 // output runs the command without a process of its own.
-func output(t *testing.T, ctx context.Context, o options, terminal bool) string {
+func output(t *testing.T, terminal bool, args ...string) string {
 	t.Helper()
 	need(t)
-	var out bytes.Buffer
-	if err := run(ctx, o, &out, terminal); err != nil {
-		t.Fatalf("%v, after:\n%s", err, &out)
+	out, err := command(terminal, args...)
+	if err != nil {
+		t.Fatalf("%v, after:\n%s", err, out)
 	}
-	t.Log("\n" + out.String())
-	return out.String()
+	t.Log("\n" + out)
+	return out
+}
+
+// command runs the command, and returns what it printed.
+func command(terminal bool, args ...string) (string, error) {
+	var out bytes.Buffer
+	o, err := parse(args, &out)
+	if err == nil {
+		err = run(context.Background(), o, &out, terminal)
+	}
+	return out.String(), err
 }
 
 // totals are the last lines, by their first word.
@@ -87,34 +100,40 @@ func number(row string) int64 {
 
 // What was sent arrives.
 func TestFrames(t *testing.T) {
-	for _, o := range []options{
-		{frames: 10_000, size: minSize},
-		{frames: 10_000, size: 1514, cpus: []int{0}, batch: 16},
-		{frames: 1_000, size: 3300, rate: 10_000},
-		{frames: 1, size: minSize},
+	for _, args := range [][]string{
+		{"-frames", "10k"},
+		{"-frames", "10000", "-size", "1514", "-cpus", "0", "-batch", "16"},
+		{"-frames", "1e3", "-size", "3300", "-rate", "10000"},
+		{"-frames", "1"},
+		{"-frames", "5000", "-proto", "tcp", "-vlan", "7", "-src", "2001:db8::1", "-dst", "2001:db8::1:0/112", "-dst-port", "80-89"},
+		{"-frames", "920", "-pcap", testPcap},
 	} {
-		t.Run(fmt.Sprintf("%+v", o), func(t *testing.T) {
-			rows := totals(output(t, context.Background(), o, false))
-			if number(rows["sent"]) != o.frames || number(rows["received"]) != o.frames || rows["lost"] != "0" {
-				t.Errorf("asked for %d frames, have %v", o.frames, rows)
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			rows := totals(output(t, false, append(args, "-duration", "0")...))
+			asked, err := parseCount(args[1])
+			if err != nil || number(rows["sent"]) != asked || number(rows["received"]) != asked || rows["lost"] != "0" {
+				t.Errorf("asked for %d frames, have %v", asked, rows)
 			}
 		})
 	}
 }
 
-// The end of the context is no error, and the progress is there.
+// testPcap is a capture with packets from 14 to 1,514 bytes.
+const testPcap = "../../testdata/traffic.pcap"
+
+// The end of the duration is no error, and the progress is there.
 func TestDuration(t *testing.T) {
-	for _, o := range []options{
-		{size: minSize, rate: 1000, duration: 1200 * time.Millisecond},
-		{size: minSize, rate: 1000, duration: 1200 * time.Millisecond, frames: 1 << 40},
+	for _, args := range [][]string{
+		{"-rate", "1000", "-duration", "1.2"},
+		{"-rate", "1k", "-duration", "1200ms", "-frames", "1e12"},
 	} {
 		for _, terminal := range []bool{false, true} {
-			out := output(t, context.Background(), o, terminal)
+			out := output(t, terminal, args...)
 			rows := totals(out)
 			if n := number(rows["sent"]); n <= 0 || n != number(rows["received"]) || rows["lost"] != "0" {
 				t.Errorf("have %v", rows)
 			}
-			line := regexp.MustCompile(`[1-9]\d* sent  [1-9]\d* received  \d+ frames/s\n`)
+			line := regexp.MustCompile(`[1-9]\d* sent  [1-9]\d* received  0 lost  \d+ frames/s  \S+ [kM]bit/s\n`)
 			if !line.MatchString(out) || strings.Contains(out, "\r\x1b[K") != terminal {
 				t.Errorf("no progress in %q", out)
 			}
@@ -122,23 +141,56 @@ func TestDuration(t *testing.T) {
 	}
 }
 
-// Mistakes end in one sentence.
+// With -json each line is an object, and the last one the totals.
+func TestJSON(t *testing.T) {
+	out := output(t, true, "-rate", "1000", "-duration", "1.2", "-json")
+	var lines []line
+	for text := range strings.Lines(out) {
+		var l line
+		d := json.NewDecoder(strings.NewReader(text))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&l); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		lines = append(lines, l)
+	}
+	last := lines[len(lines)-1]
+	if len(lines) < 2 || lines[0].Total || !last.Total || last.Frames < 500 || last.Received == nil || *last.Received != last.Frames || last.BPS != last.FPS*480 {
+		t.Errorf("have %s", out)
+	}
+}
+
+// Mistakes end in one sentence, before anything is made.
 func TestMistakes(t *testing.T) {
 	need(t)
-	for _, test := range []struct {
-		o    options
-		want string
-	}{
-		{options{size: 59}, "a frame of 59 bytes is too small: the least is 60"},
-		{options{size: minSize, duration: -1}, "the duration cannot be negative, as -1ns is"},
-		{options{size: 9000, frames: 1}, "progrun: Live.Packet: 9000 bytes: "},
-		{options{size: minSize, frames: -1}, "progrun: Live.Frames: -1: it cannot be negative: invalid argument"},
-		{options{size: minSize, frames: 1, batch: 257}, "progrun: Live.BatchSize: 257: over the kernel's 256: argument list too long"},
-		{options{size: minSize, frames: 1, cpus: []int{0, 1 << 20}}, "progrun: Live.CPUs: 1048576: no such CPU is online"},
+	for _, test := range []struct{ args, want string }{
+		{"-size 59", "a frame of 59 bytes is too small: the least is 60"},
+		{"-size 61 -vlan 1 -src ::1 -dst ::2", "a frame of 61 bytes is too small: the least is 66"},
+		{"-duration -1ns", "the duration cannot be negative, as -1ns is"},
+		{"-size 9000 -frames 1", "progrun: Live.Packet: 9000 bytes: "},
+		{"-frames -1", `invalid value "-1" for flag -frames: -1 is negative`},
+		{"-frames 1.5", `invalid value "1.5" for flag -frames: 1.5 is not a whole number`},
+		{"-batch 257", "a batch is of 1 to 256 frames, not 257"},
+		{"-frames 1 -cpus 0,40000", "progrun: Live.CPUs: 40000: no such CPU is online"},
+		{"-cpus 1-0", `invalid value "1-0" for flag -cpus: "1-0" is neither a CPU nor a range of CPUs`},
+		{"-rate fast", `invalid value "fast" for flag -rate: "fast" is not a number such as 1000000, 1e6 or 1M`},
+		{"-rate 2G", `invalid value "2G" for flag -rate: 2G is more than 1,000,000,000 frames a second`},
+		{"-i nowhere0", "-dst-mac is missing: who is to receive the frames?"},
+		{"-i nowhere0 -dst-mac 02:00:00:00:00:01", "no interface nowhere0: "},
+		{"-i lo -netns nowhere0 -dst-mac 02:00:00:00:00:01", "no network namespace nowhere0: "},
+		{"-netns x", "-netns goes with -i or -redirect"},
+		{"-src 10.0.0.1 -dst ::1", "-src 10.0.0.1 and -dst ::1 are of different families"},
+		{"-src 10.0.0.9-10.0.0.1", `invalid value "10.0.0.9-10.0.0.1" for flag -src: `},
+		{"-speed 1", "-speed and -loops go with -pcap"},
+		{"-pcap " + testPcap + " -size 64", "-size does not go with -pcap"},
+		{"-pcap " + testPcap + " -speed 1 -rate 1", "-rate and -speed both say"},
+		{"-pcap flags.go", "flags.go: neither a pcap nor a pcapng file: "},
+		{"-pcap nowhere.pcap", "open nowhere.pcap: no such file or directory"},
+		{"now", `unexpected argument "now"`},
 	} {
-		err := run(context.Background(), test.o, new(bytes.Buffer), false)
-		if err == nil || !strings.HasPrefix(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("have %v\nwant %s", err, test.want)
+		out, err := command(false, strings.Fields(test.args)...)
+		if err == nil || !strings.HasPrefix(err.Error(), test.want) || strings.Contains(err.Error(), "\n") || out != "" {
+			t.Errorf("%s\nhave %v\nwant %s%s", test.args, err, test.want, out)
 		}
 	}
 }
@@ -168,9 +220,9 @@ func TestNothingIsLeft(t *testing.T) {
 				}
 			}
 			have := thingsOf(t, cmd.Process.Pid)
-			// The two ends and the receiver's link; and a link of the Hold, whose
-			// namespace a socket keeps.
-			if len(have.namespaces) != 2 || len(have.links) != 2 || len(have.programs) != 2 {
+			// The two ends, the receiver's link and those of the tracepoints; and a
+			// link of the Hold, whose namespace a socket keeps.
+			if len(have.namespaces) != 2 || len(have.links) != 4 || len(have.programs) != 5 {
 				t.Fatalf("while it runs: %+v", have)
 			}
 			if err := cmd.Process.Signal(sig); err != nil {
@@ -284,41 +336,244 @@ func (have things) left(t *testing.T) string {
 	return strings.Join(left, ", ")
 }
 
-// The frame is what the programs take it for.
-func TestPacket(t *testing.T) {
-	w := &wire{near: end{mac: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, far: end{mac: net.HardwareAddr{2, 0, 0, 0, 0, 2}}}
-	for _, size := range []int{minSize, 1514} {
-		b, err := newPacket(w, size)
+// Every frame that the program makes has right checksums, and the flows come up
+// one after the other.
+func TestGenerate(t *testing.T) {
+	need(t)
+	for _, args := range []string{
+		"",
+		"-proto tcp -src 10.0.0.1-10.0.0.3 -dst 10.0.255.0/30 -src-port 5",
+		"-vlan 9 -src-port 65535 -dst-port 1-3 -src 10.255.255.254-11.0.0.3",
+		"-src 2001:db8::ffff:ffff -dst 2001:db8::/125 -size 100",
+		"-src ::1 -dst ::2 -proto tcp -vlan 4094 -size 1000 -dst-port 80-81",
+	} {
+		t.Run(args, func(t *testing.T) {
+			o, err := parse(strings.Fields(args), new(bytes.Buffer))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := new(wire)
+			l, err := o.load(w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			progs, err := loadPrograms(l, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer progs.close()
+			flows := map[string]bool{}
+			runtime.LockOSThread() // a CPU's flows begin where they do
+			defer runtime.UnlockOSThread()
+			for range 200 {
+				res, err := progrun.XDP{Packet: l.template.frame}.Run(progs.Generate)
+				if err != nil || res.Action != progrun.XDPTX {
+					t.Fatal(res.Action, err)
+				}
+				flows[checkFrame(t, res.Packet, o.packet.size)] = true
+			}
+			if want := min(int(l.flows()), 200); len(flows) < want*9/10 {
+				t.Errorf("%d flows, want %d", len(flows), want)
+			}
+		})
+	}
+}
+
+// checkFrame checks a frame's length and checksums, and returns its flow.
+func checkFrame(t *testing.T, b []byte, size int) string {
+	t.Helper()
+	p := gopacket.NewPacket(b, layers.LayerTypeEthernet, gopacket.DecodeOptions{})
+	if len(b) != size || p.ErrorLayer() != nil || p.NetworkLayer() == nil || p.TransportLayer() == nil {
+		t.Fatalf("%d bytes: %v", len(b), p)
+	}
+	switch l4 := p.TransportLayer().(type) {
+	case *layers.UDP:
+		_ = l4.SetNetworkLayerForChecksum(p.NetworkLayer())
+	case *layers.TCP:
+		_ = l4.SetNetworkLayerForChecksum(p.NetworkLayer())
+	}
+	err, mismatches := p.VerifyChecksums()
+	if err != nil || len(mismatches) > 0 {
+		t.Fatalf("checksums: %v, %+v\n%v", err, mismatches, p)
+	}
+	return fmt.Sprint(p.NetworkLayer().NetworkFlow(), p.TransportLayer().TransportFlow())
+}
+
+// pair makes a veth pair in a namespace, and hands over the namespace's name.
+func pair(t *testing.T, prepare func(near, far netlink.Link) error) string {
+	t.Helper()
+	need(t)
+	ns, err := newNetNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() }) // and all that is in it
+	err = (&end{ns: ns}).inside(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "near"
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "far"}); err != nil {
+			return err
+		}
+		near, err := netlink.LinkByName("near")
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		p := gopacket.NewPacket(b, layers.LayerTypeEthernet, gopacket.DecodeOptions{})
-		ip, _ := p.NetworkLayer().(*layers.IPv4)
-		udp, _ := p.TransportLayer().(*layers.UDP)
-		if len(b) != size || p.ErrorLayer() != nil || ip == nil || udp == nil {
-			t.Fatalf("%d bytes: %v", len(b), p)
+		far, err := netlink.LinkByName("far")
+		if err != nil {
+			return err
 		}
-		if int(ip.Length) != size-ethernetHeader || int(udp.Length) != size-headers+8 || udp.DstPort != discard || udp.Checksum != 0 {
-			t.Errorf("%v", p)
+		return prepare(near, far)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd())
+}
+
+func up(links ...netlink.Link) error {
+	for _, l := range links {
+		if err := netlink.LinkSetUp(l); err != nil {
+			return err
 		}
-		if err, checksum := ip.VerifyChecksum(); err != nil || !checksum.Valid {
-			t.Errorf("checksum: %v, %+v", err, checksum)
+	}
+	return nil
+}
+
+// receiver attaches an XDP program that drops and counts.
+func receiver(t *testing.T, l netlink.Link) (*programs, error) {
+	w := new(wire)
+	progs, err := loadPrograms(&load{packets: [][]byte{make([]byte, 60)}}, w)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(progs.close)
+	at, err := link.AttachXDP(link.XDPOptions{Program: progs.Receive, Interface: l.Attrs().Index, Flags: link.XDPDriverMode})
+	if err == nil {
+		progs.links = append(progs.links, at)
+	}
+	return progs, err
+}
+
+// Frames leave by an interface that exists, by XDP_TX and by a redirect.
+func TestInterface(t *testing.T) {
+	var progs *programs
+	ns := pair(t, func(near, far netlink.Link) (err error) {
+		if err = up(near, far); err == nil {
+			progs, err = receiver(t, far)
 		}
+		return err
+	})
+	for _, how := range []string{"-i", "-redirect"} {
+		before := sum(progs.Received, 0)
+		out := output(t, false, how, "near", "-netns", ns, "-dst-mac", "02:00:00:00:00:02", "-frames", "5000", "-duration", "0")
+		rows := totals(out)
+		if _, ok := rows["received"]; ok || number(rows["sent"]) != 5000 || rows["lost"] != "0" || !strings.Contains(out, "out of near") {
+			t.Errorf("have %s", out)
+		}
+		if n := progs.settled(before+5000) - before; n < 5000 {
+			t.Errorf("%s: %d of 5000 frames arrived", how, n)
+		}
+	}
+}
+
+// What would swallow every frame is refused, and says why.
+func TestLookAhead(t *testing.T) {
+	for _, test := range []struct {
+		name, want string
+		args       []string
+		prepare    func(near, far netlink.Link) error
+	}{
+		{"down", "near is down, and nothing could leave by it: ip link set near up", nil,
+			func(near, far netlink.Link) error { return nil }},
+		{"peer down", "near has no carrier, and nothing could arrive: is its other end up?", nil,
+			func(near, far netlink.Link) error { return up(near) }},
+		{"peer without XDP", "the peer of near takes no XDP frames, and all would be lost: ", nil,
+			func(near, far netlink.Link) error { return up(near, far) }},
+		{"MTU", "a frame of 1600 bytes does not fit the MTU of near, 1500: at most 1518 bytes", []string{"-size", "1600"},
+			func(near, far netlink.Link) error { return up(near, far) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ns := pair(t, test.prepare)
+			args := append([]string{"-i", "near", "-netns", ns, "-dst-mac", "02:00:00:00:00:02", "-frames", "10"}, test.args...)
+			out, err := command(false, args...)
+			if test.name == "peer without XDP" && err == nil && noXDPFeatures(ns) {
+				t.Skip("this kernel does not tell what an interface can do for XDP (Linux 6.3)")
+			}
+			if err == nil || !strings.HasPrefix(err.Error(), test.want) || out != "" {
+				t.Errorf("have %v%s\nwant %s", err, out, test.want)
+			}
+		})
+	}
+}
+
+// noXDPFeatures reports whether the kernel keeps the features of interfaces to
+// itself.
+func noXDPFeatures(string) bool {
+	_, err := xdpFeatures(1)
+	return err != nil
+}
+
+// Frames that the target refuses are counted, by reason.
+func TestLost(t *testing.T) {
+	var progs *programs
+	var near netlink.Link
+	ns := pair(t, func(n, far netlink.Link) (err error) {
+		near = n
+		if err = up(n, far); err == nil {
+			progs, err = receiver(t, far)
+		}
+		return err
+	})
+	o, err := parse([]string{"-redirect", "near", "-netns", ns, "-dst-mac", "02:00:00:00:00:02", "-frames", "1000", "-size", "1500"}, new(bytes.Buffer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := o.path()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	// Too large for the target, as it becomes after the look ahead.
+	if err := p.(*target).inside(func() error { return netlink.LinkSetMTU(near, 1000) }); err != nil {
+		t.Fatal(err)
+	}
+	l, err := o.load(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sending, err := loadPrograms(l, p)
+	if err == nil {
+		defer sending.close()
+		err = sending.watchLoss()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	s := sender{options: o, load: l, path: p, programs: sending}
+	if err := s.send(context.Background(), newReport(&out, false, &s)); err != nil {
+		t.Fatal(err)
+	}
+	rows := totals(out.String())
+	if rows["lost"] != "1000" || !strings.Contains(out.String(), "1000: larger than the target's MTU") || sum(progs.Received, 0) > 100 {
+		t.Errorf("have %s", &out)
 	}
 }
 
 func TestTotals(t *testing.T) {
 	var out bytes.Buffer
-	r := &report{out: &out, asked: 2000}
-	r.totals(progrun.LiveStats{
+	received := int64(1010)
+	r := &report{out: &out, sender: &sender{options: options{frames: 2000}, load: &load{packets: [][]byte{make([]byte, 125)}}}}
+	l := line{Received: &received, Lost: map[string]int64{"no route": 3}, FPS: 2000, BPS: 2e6}
+	r.rows(l, progrun.LiveStats{
 		Frames: 1000, Uncertain: 64, Missed: 3, Batches: 17, Calls: 2, Wall: 500 * time.Millisecond,
 		HoldErr: errors.New("full"), LimitedBy: progrun.LimitDispatcher,
-	}, 1010)
-	want := `
-sent       1000 frames of 2000 in 500ms, and up to 64 more
+	})
+	want := `sent       1000 frames of 2000 in 500ms, and up to 64 more
 received   1010
 lost       0, and up to 54 more
-rate       2000 frames/s
+           3: no route
+rate       2000 frames/s, 2 Mbit/s
 calls      2, of 17 batches
 held       no: full
 limited by XDP dispatcher
@@ -329,13 +584,23 @@ missed     3
 	}
 }
 
-func TestCPUs(t *testing.T) {
-	if cpus, err := parseCPUs("0, 3,1"); err != nil || !slices.Equal(cpus, []int{0, 3, 1}) {
+func TestValues(t *testing.T) {
+	if cpus, err := parseCPUs("0-3, 6,5"); err != nil || !slices.Equal(cpus, []int{0, 1, 2, 3, 6, 5}) {
 		t.Errorf("have %v, %v", cpus, err)
 	}
-	for _, list := range []string{"", "0,", "-1", "0-3", "x"} {
+	for _, list := range []string{"", "0,", "-1", "3-", "x", "0-1,1"} {
 		if cpus, err := parseCPUs(list); err == nil {
 			t.Errorf("%q gave %v", list, cpus)
+		}
+	}
+	for s, want := range map[string]int{"1M": 1e6, "1e6": 1e6, "1.5k": 1500, "2,000": 2000, "0": 0, "10Gbit": 10_000_000, "1kbit": 1, "8Mbps": 8000} {
+		if r, err := parseRate(s); err != nil || r.of(125) != want {
+			t.Errorf("%s: have %d, %v, want %d", s, r.of(125), err, want)
+		}
+	}
+	for s, want := range map[string]time.Duration{"5": 5 * time.Second, "0.5": time.Second / 2, "1m": time.Minute, "3ms": 3 * time.Millisecond} {
+		if d, err := parseDuration(s); err != nil || d != want {
+			t.Errorf("%s: have %v, %v", s, d, err)
 		}
 	}
 }

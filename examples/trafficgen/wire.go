@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +21,7 @@ import (
 // what is in them, after the end of the process at the latest.
 type wire struct {
 	near, far end
+	made      bool
 	receiver  link.Link
 }
 
@@ -27,7 +29,6 @@ type wire struct {
 type end struct {
 	ns      *os.File
 	ifindex int
-	mac     net.HardwareAddr
 }
 
 // The names of the interfaces, each in its namespace.
@@ -36,38 +37,56 @@ const (
 	farName  = "trafficgen1"
 )
 
-// newWire makes a veth pair with a number of queues on either side, for frames
-// of up to that many bytes. Both ends are up.
-func newWire(queues, size int) (w *wire, err error) {
-	w = new(wire)
-	defer func() {
-		if err != nil {
-			w.close()
-		}
-	}()
+// The addresses of the two ends.
+var (
+	nearMAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 1}
+	farMAC  = net.HardwareAddr{0x02, 0, 0, 0, 0, 2}
+)
+
+func (w *wire) lookAhead(int) error { return nil }
+
+func (w *wire) namespace() int { return int(w.near.ns.Fd()) }
+
+func (w *wire) entry() int { return w.near.ifindex }
+
+func (w *wire) redirectTo() int { return 0 }
+
+func (w *wire) macs() (src, dst net.HardwareAddr) { return nearMAC, farMAC }
+
+func (w *wire) String() string { return "over a veth pair" }
+
+// open makes the pair with a number of queues on either side, for frames of up
+// to that many bytes, and has receive count what arrives.
+func (w *wire) open(queues, size int, receive *ebpf.Program) (err error) {
 	if w.near.ns, err = newNetNS(); err != nil {
-		return nil, err
+		return err
 	}
 	if w.far.ns, err = newNetNS(); err != nil {
-		return nil, err
+		return err
 	}
+	if err := w.near.inside(func() error { return w.addPair(queues, mtu(size)) }); err != nil {
+		return err
+	}
+	if err := w.far.inside(func() error { return w.far.up(farName) }); err != nil {
+		return err
+	}
+	return w.attach(receive)
+}
 
+// addPair makes the pair from the near namespace.
+func (w *wire) addPair(queues, mtu int) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues, attrs.MTU = nearName, queues, queues, mtu(size)
+	attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues, attrs.MTU = nearName, queues, queues, mtu
+	attrs.HardwareAddr = nearMAC
 	veth := &netlink.Veth{
-		LinkAttrs: attrs, PeerName: farName, PeerNamespace: netlink.NsFd(w.far.ns.Fd()), PeerMTU: uint32(attrs.MTU),
-		PeerNumTxQueues: uint32(queues), PeerNumRxQueues: uint32(queues),
+		LinkAttrs: attrs, PeerName: farName, PeerNamespace: netlink.NsFd(w.far.ns.Fd()), PeerMTU: uint32(mtu),
+		PeerNumTxQueues: uint32(queues), PeerNumRxQueues: uint32(queues), PeerHardwareAddr: farMAC,
 	}
-	err = w.near.inside(func() error {
-		if err := netlink.LinkAdd(veth); err != nil {
-			return fmt.Errorf("cannot make a veth pair: %w", err)
-		}
-		return w.near.up(nearName)
-	})
-	if err != nil {
-		return nil, err
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("cannot make a veth pair: %w", err)
 	}
-	return w, w.far.inside(func() error { return w.far.up(farName) })
+	w.made = true
+	return w.near.up(nearName)
 }
 
 // mtu is that of an interface for frames of that size, if an XDP program can be
@@ -89,16 +108,21 @@ func newNetNS() (ns *os.File, err error) {
 	return ns, err
 }
 
-// up sets the interface of that name up, and remembers it.
+// up sets the interface of that name up, and remembers it. The kernel is to send
+// nothing by itself over the wire: no ARP, and no address to announce.
 func (e *end) up(name string) error {
 	l, err := netlink.LinkByName(name)
 	if err == nil {
+		err = netlink.LinkSetARPOff(l)
+	}
+	if err == nil {
+		_ = netlink.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE) // fails without IPv6, where there is no need
 		err = netlink.LinkSetUp(l)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot set %s up: %w", name, err)
 	}
-	e.ifindex, e.mac = l.Attrs().Index, l.Attrs().HardwareAddr
+	e.ifindex = l.Attrs().Index
 	return nil
 }
 
@@ -126,26 +150,15 @@ func (w *wire) attach(prog *ebpf.Program) error {
 	})
 }
 
-// remove takes everything down. It does not leave it to the kernel, which
-// would, but a moment later.
-func (w *wire) remove() error {
-	err := w.near.inside(func() error {
-		l, err := netlink.LinkByIndex(w.near.ifindex)
-		if err == nil {
-			err = netlink.LinkDel(l) // takes the far end with it
-		}
-		if err != nil {
-			return fmt.Errorf("cannot remove the veth pair: %w", err)
-		}
-		return nil
-	})
-	return errors.Join(err, w.close())
-}
-
+// close takes everything down. It does not leave the pair to the kernel, which
+// would remove it, but a moment later.
 func (w *wire) close() error {
 	var err error
 	if w.receiver != nil {
 		err = w.receiver.Close()
+	}
+	if w.made {
+		err = errors.Join(err, w.near.inside(func() error { return remove(w.near.ifindex) }))
 	}
 	for _, e := range []end{w.near, w.far} {
 		if e.ns != nil {
@@ -153,6 +166,18 @@ func (w *wire) close() error {
 		}
 	}
 	return err
+}
+
+// remove removes an interface, and its peer with it.
+func remove(ifindex int) error {
+	l, err := netlink.LinkByIndex(ifindex)
+	if err == nil {
+		err = netlink.LinkDel(l)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot remove the veth pair: %w", err)
+	}
+	return nil
 }
 
 // onThread runs f on a thread of its own, which may be changed at will, for it

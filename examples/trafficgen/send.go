@@ -1,0 +1,73 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/cilium/ebpf"
+	"github.com/progrun/progrun"
+)
+
+// sender is a run with all that it needs.
+type sender struct {
+	options
+	load     *load
+	path     path
+	programs *programs
+}
+
+// live returns the request.
+func (s *sender) live() progrun.Live {
+	return progrun.Live{
+		Packet:    s.load.all()[0],
+		Frames:    s.frames,
+		Rate:      s.rate.of(s.load.mean()),
+		BatchSize: s.batch,
+		CPUs:      s.cpus,
+	}
+}
+
+func (s *sender) program() *ebpf.Program {
+	if s.load.template != nil {
+		return s.programs.Generate
+	}
+	return s.programs.Replay
+}
+
+// rehearse has progrun check the request, and the kernel the size of its frames,
+// before anything is made for it: no frame is sent, for the context is over.
+func (s *sender) rehearse() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := s.live().Run(ctx, s.program())
+	if ended(err) {
+		return nil
+	}
+	return err
+}
+
+// send does what the command is for.
+func (s *sender) send(ctx context.Context, r *report) error {
+	if s.duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.duration)
+		defer cancel()
+	}
+	r.begin()
+	live := s.live()
+	live.NetNS, live.Ifindex = s.path.namespace(), s.path.entry()
+	live.Progress = r.progress
+	stats, err := live.Run(ctx, s.program())
+	if err != nil && !ended(err) {
+		return err
+	}
+	r.totals(stats)
+	return nil
+}
+
+// ended reports whether an error only says that the context is over.
+func ended(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
