@@ -35,9 +35,10 @@ type ahead[Q Request[Q, R], R any] struct {
 
 // group is some consecutive inputs, and what became of them. Its memory is used
 // again for later ones.
-type group[Q, R any] struct {
+type group[Q Request[Q, R], R any] struct {
 	inputs []input[Q, R]
 	done   chan struct{}
+	lent   Q // the request that runs, with memory for its output
 }
 
 type input[Q, R any] struct {
@@ -162,17 +163,18 @@ func (a *ahead[Q, R]) runAll() {
 
 // run runs the inputs of a group until someone says stop.
 func (a *ahead[Q, R]) run(g *group[Q, R]) {
+	lentOut := g.lent.outIn(&g.lent)
 	for i := range g.inputs {
 		if a.stopped.Load() {
 			break
 		}
 		in := &g.inputs[i]
-		req := in.Request
-		if room := req.room(); room > 0 {
+		g.lent = in.Request
+		if room := in.Request.room(); room > 0 {
 			in.out = grow(in.out, room, false)
-			req = req.withOut(in.out)
+			*lentOut = in.out
 		}
-		in.Result, in.err = req.Run(a.prog)
+		in.Result, in.err = g.lent.Run(a.prog)
 	}
 	g.done <- struct{}{}
 }

@@ -120,10 +120,7 @@ func anyResult(v AnyVerdict, packet []byte, perRun time.Duration, sight Sight, e
 
 func (r Any) room() int { return room(len(r.Packet), r.Out, r.NoOutput) }
 
-func (r Any) withOut(out []byte) Any {
-	r.Out = out
-	return r
-}
+func (Any) outIn(r *Any) *[]byte { return &r.Out }
 
 func (r Any) keep(memory *[]byte) Any {
 	*memory = append((*memory)[:0], r.Packet...)
@@ -131,10 +128,7 @@ func (r Any) keep(memory *[]byte) Any {
 	return r
 }
 
-func (r Any) withPacket(packet []byte) Any {
-	r.Packet = packet
-	return r
-}
+func (Any) packetIn(r *Any) *[]byte { return &r.Packet }
 
 func (r Any) repeated(n int, noOutput bool) Any {
 	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput

@@ -18,7 +18,7 @@ type BatchOptions struct {
 	// their inputs means nothing. Results come in the order of the inputs all
 	// the same, but in groups, and up to 128 inputs for each worker may have
 	// been pulled, and run, ahead of the one that was yielded last. The first
-	// 256 inputs run one by one, which is as fast.
+	// 512 inputs run one by one, which is as fast.
 	//
 	// Workers run in the network namespace of the calling thread. If that was
 	// moved to another than the process's, following it takes CAP_SYS_ADMIN
@@ -38,7 +38,7 @@ type BatchResult[Q, R any] struct {
 
 const (
 	maxWorkers  = 1024
-	inputsAlone = 256 // run before workers start: what fewer would gain is lost in waking them
+	inputsAlone = 512 // run before workers start: what fewer would gain is lost in waking them
 )
 
 // Batch runs a program on many requests of one type. Each input gives exactly one
@@ -70,6 +70,8 @@ func Batch[Q Request[Q, R], R any](prog *ebpf.Program, requests iter.Seq[Q], opt
 			return
 		}
 		var a *ahead[Q, R]
+		var lent Q // a request with memory for its output
+		lentOut := lent.outIn(&lent)
 		var out []byte
 		n := 0
 		for req := range requests {
@@ -85,12 +87,13 @@ func Batch[Q Request[Q, R], R any](prog *ebpf.Program, requests iter.Seq[Q], opt
 				continue
 			}
 			res := BatchResult[Q, R]{Input: n, Request: req}
+			lent = req
 			if room := req.room(); room > 0 {
 				out = grow(out, room, true)
-				req = req.withOut(out)
+				*lentOut = out
 			}
 			var err error
-			if res.Result, err = req.Run(prog); err != nil {
+			if res.Result, err = lent.Run(prog); err != nil {
 				err = numbered(err, n)
 			}
 			if !yield(res, err) || err != nil && !o.KeepGoing {
@@ -106,10 +109,14 @@ func Batch[Q Request[Q, R], R any](prog *ebpf.Program, requests iter.Seq[Q], opt
 // Packets returns a request for each packet: req with the packet in place of its
 // own, and without its Out, which the packets would share.
 func Packets[Q PacketRequest[Q, R], R any](req Q, packets iter.Seq[[]byte]) iter.Seq[Q] {
-	req = req.withOut(nil)
 	return func(yield func(Q) bool) {
-		for packet := range packets {
-			if !yield(req.withPacket(packet)) {
+		each := req
+		if out := req.outIn(&each); out != nil {
+			*out = nil
+		}
+		packet := req.packetIn(&each)
+		for *packet = range packets {
+			if !yield(each) {
 				return
 			}
 		}

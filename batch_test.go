@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"os"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -247,7 +249,7 @@ func TestBatchOfEveryRequest(t *testing.T) {
 func TestBatchWorkers(t *testing.T) {
 	o := load(t, "xdp", "xdp_count")
 	set(t, o, "verdict", 0, uint32(XDPPass))
-	for _, inputs := range []int{0, 1, 255, 256, 257, 287, 288, 289, 1000, 10_007} {
+	for _, inputs := range []int{0, 1, 511, 512, 513, 543, 544, 545, 1000, 10_007} {
 		before := sum(t, o, "frames", 0)
 		buf := make([]byte, 64) // the same one for every input
 		packets := func(yield func([]byte) bool) {
@@ -277,7 +279,7 @@ func TestBatchWorkers(t *testing.T) {
 // TestBatchWorkersStop breaks off, and fails: no more than the documented
 // number of inputs may have run ahead, and nothing is left running.
 func TestBatchWorkersStop(t *testing.T) {
-	const workers, stopAt = 2, 400
+	const workers, stopAt = 2, 700
 	for _, fails := range []bool{false, true} {
 		o := load(t, "xdp", "xdp_count")
 		pulled := 0
@@ -297,7 +299,7 @@ func TestBatchWorkersStop(t *testing.T) {
 		for _, err := range Batch(o.Program, Packets(XDP{}, packets), &BatchOptions{Workers: workers}) {
 			n++
 			if err != nil {
-				wantError(t, err, "progrun: input 400: XDP.Packet: 13 bytes", unix.EINVAL, RanNo)
+				wantError(t, err, "progrun: input 700: XDP.Packet: 13 bytes", unix.EINVAL, RanNo)
 			}
 			if (err != nil) != (fails && n == stopAt) {
 				t.Fatalf("result %d: %v", n, err)
@@ -357,7 +359,7 @@ func TestBatchWorkersNetNS(t *testing.T) {
 func TestBatchWorkersKeepGoing(t *testing.T) {
 	o := load(t, "xdp", "xdp_count")
 	packets := func(yield func([]byte) bool) {
-		for i := range 900 {
+		for i := range 1800 {
 			if !yield(frame(64 - 51*(i%3/2))) {
 				return
 			}
@@ -374,7 +376,7 @@ func TestBatchWorkersKeepGoing(t *testing.T) {
 			}
 		}
 	}
-	if ran := sum(t, o, "frames", 0); n != 900 || failed != 300 || ran != 600 {
+	if ran := sum(t, o, "frames", 0); n != 1800 || failed != 600 || ran != 1200 {
 		t.Errorf("%d results, %d failed, %d runs", n, failed, ran)
 	}
 }
@@ -404,7 +406,7 @@ func TestBatchWorkersMemory(t *testing.T) {
 // runs after it.
 func TestBatchLastResultStays(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
-	for _, inputs := range []int{3, 1000} {
+	for _, inputs := range []int{3, 2000} {
 		for _, stopAt := range []int{inputs / 2, inputs} { // in the middle, and after the last
 			for _, workers := range []int{1, 2} {
 				var found BatchResult[XDP, XDPResult]
@@ -474,7 +476,7 @@ func TestBatchOptions(t *testing.T) {
 func TestBatchOfRequests(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	for _, workers := range []int{1, 2} {
-		const inputs = 600
+		const inputs = 1200
 		requests := func(yield func(TC) bool) {
 			packet := make([]byte, 64) // the same memory for every input
 			for i := range inputs {
@@ -534,7 +536,7 @@ func TestBatchOfSkLookup(t *testing.T) {
 // TestBatchKeepsOutputs has requests that say where their output goes.
 func TestBatchKeepsOutputs(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
-	const inputs = 500
+	const inputs = 1500
 	for _, workers := range []int{1, 2} {
 		requests := func(yield func(XDP) bool) {
 			for packet := range numberedPackets(inputs) {
@@ -630,10 +632,10 @@ func TestBatchWorkersAreNoSlower(t *testing.T) {
 		t.Skip("speed is asserted on the machine itself, without the race detector")
 	}
 	o := load(t, "xdp", "xdp_pass")
-	for _, inputs := range []int{1, 10, 64, 100, 200} {
+	for _, inputs := range []int{1, 10, 64, 100, 200, 300} {
 		batch := func(workers int) time.Duration {
 			begin := time.Now()
-			for range 200 / inputs {
+			for range 300 / inputs {
 				for _, err := range Batch(o.Program, Packets(XDP{NoOutput: true}, repeated(frame(64), inputs)), &BatchOptions{Workers: workers}) {
 					if err != nil {
 						t.Fatal(err)
@@ -652,4 +654,43 @@ func TestBatchWorkersAreNoSlower(t *testing.T) {
 			t.Errorf("%d inputs: two workers take %.2f times as long as one", inputs, median)
 		}
 	}
+}
+
+// TestBatchWorkersWithoutProc has workers in a process that sees no /proc. They run
+// all the same, for a cookie tells that they are in the caller's namespace.
+func TestBatchWorkersWithoutProc(t *testing.T) {
+	o := load(t, "xdp", "xdp_pass")
+	if got := inherit(t, o, batchWithoutProc); got != "2000 results, a worker ran: true\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+const batchWithoutProc = "batch-without-proc"
+
+func runBatchWithoutProc() {
+	prog, err := ebpf.NewProgramFromFD(3)
+	if err == nil {
+		err = unix.Chroot("testdata")
+	}
+	if err == nil {
+		err = unix.Chdir("/")
+	}
+	if _, statErr := os.Stat("/proc"); err == nil && statErr == nil {
+		err = errors.New("there is a /proc")
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(0)
+	}
+	n := 0
+	for _, err := range Batch(prog, Packets(XDP{}, numberedPackets(2000)), &BatchOptions{Workers: 2}) {
+		if n++; err != nil {
+			fmt.Println(err)
+			os.Exit(0)
+		}
+	}
+	home, ran := openThreadNetNS(), make(chan bool)
+	go func() { ran <- home.run(func() {}) }()
+	fmt.Printf("%d results, a worker ran: %v\n", n, <-ran)
+	os.Exit(0)
 }

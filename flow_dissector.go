@@ -99,7 +99,7 @@ func (r FlowDissector) Run(prog *ebpf.Program) (res FlowDissectorResult, err err
 
 func (r FlowDissector) room() int { return 0 }
 
-func (r FlowDissector) withOut(_ []byte) FlowDissector { return r }
+func (FlowDissector) outIn(*FlowDissector) *[]byte { return nil }
 
 func (r FlowDissector) keep(memory *[]byte) FlowDissector {
 	*memory = append((*memory)[:0], r.Packet...)
@@ -107,10 +107,7 @@ func (r FlowDissector) keep(memory *[]byte) FlowDissector {
 	return r
 }
 
-func (r FlowDissector) withPacket(packet []byte) FlowDissector {
-	r.Packet = packet
-	return r
-}
+func (FlowDissector) packetIn(r *FlowDissector) *[]byte { return &r.Packet }
 
 func (r FlowDissector) repeated(n int, _ bool) FlowDissector {
 	r.Repeat = n

@@ -107,7 +107,7 @@ func (r Netfilter) Run(prog *ebpf.Program) (NetfilterResult, error) {
 
 func (r Netfilter) room() int { return 0 }
 
-func (r Netfilter) withOut(_ []byte) Netfilter { return r }
+func (Netfilter) outIn(*Netfilter) *[]byte { return nil }
 
 func (r Netfilter) keep(memory *[]byte) Netfilter {
 	*memory = append((*memory)[:0], r.Packet...)
@@ -115,10 +115,7 @@ func (r Netfilter) keep(memory *[]byte) Netfilter {
 	return r
 }
 
-func (r Netfilter) withPacket(packet []byte) Netfilter {
-	r.Packet = packet
-	return r
-}
+func (Netfilter) packetIn(r *Netfilter) *[]byte { return &r.Packet }
 
 func (r Netfilter) repeated(n int, _ bool) Netfilter {
 	r.Repeat = n

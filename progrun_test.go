@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 			runInherited()
 		case endlessRun:
 			runEndless()
+		case batchWithoutProc:
+			runBatchWithoutProc()
 		default:
 			if process := liveProcesses[os.Args[1]]; process != nil {
 				process()

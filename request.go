@@ -15,8 +15,8 @@ type Request[Q, R any] interface {
 	// room returns how many bytes of output the request needs to be lent
 	// memory for: 0 if it has no output, or says itself where to put it.
 	room() int
-	// withOut returns the request with another Out, if it has one.
-	withOut([]byte) Q
+	// outIn returns where a request has its Out, or nil if it has none.
+	outIn(*Q) *[]byte
 	// keep returns the request with a copy, in *memory, of what it points to.
 	keep(memory *[]byte) Q
 }
@@ -25,7 +25,8 @@ type Request[Q, R any] interface {
 // [Packets] fills in and what [Measure] measures.
 type PacketRequest[Q, R any] interface {
 	Request[Q, R]
-	withPacket([]byte) Q
+	// packetIn returns where a request has its packet.
+	packetIn(*Q) *[]byte
 	// repeated returns the request with another Repeat, with or without output,
 	// and without an Out.
 	repeated(n int, noOutput bool) Q

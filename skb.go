@@ -71,10 +71,7 @@ func (r TC) Run(prog *ebpf.Program) (res TCResult, err error) {
 
 func (r TC) room() int { return room(len(r.Packet), r.Out, r.NoOutput) }
 
-func (r TC) withOut(out []byte) TC {
-	r.Out = out
-	return r
-}
+func (TC) outIn(r *TC) *[]byte { return &r.Out }
 
 func (r TC) keep(memory *[]byte) TC {
 	*memory = append((*memory)[:0], r.Packet...)
@@ -82,10 +79,7 @@ func (r TC) keep(memory *[]byte) TC {
 	return r
 }
 
-func (r TC) withPacket(packet []byte) TC {
-	r.Packet = packet
-	return r
-}
+func (TC) packetIn(r *TC) *[]byte { return &r.Packet }
 
 func (r TC) repeated(n int, noOutput bool) TC {
 	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput
@@ -143,10 +137,7 @@ func (r SocketFilter) Run(prog *ebpf.Program) (res SocketFilterResult, err error
 
 func (r SocketFilter) room() int { return room(len(r.Packet), r.Out, r.NoOutput) }
 
-func (r SocketFilter) withOut(out []byte) SocketFilter {
-	r.Out = out
-	return r
-}
+func (SocketFilter) outIn(r *SocketFilter) *[]byte { return &r.Out }
 
 func (r SocketFilter) keep(memory *[]byte) SocketFilter {
 	*memory = append((*memory)[:0], r.Packet...)
@@ -154,10 +145,7 @@ func (r SocketFilter) keep(memory *[]byte) SocketFilter {
 	return r
 }
 
-func (r SocketFilter) withPacket(packet []byte) SocketFilter {
-	r.Packet = packet
-	return r
-}
+func (SocketFilter) packetIn(r *SocketFilter) *[]byte { return &r.Packet }
 
 func (r SocketFilter) repeated(n int, noOutput bool) SocketFilter {
 	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput
@@ -222,10 +210,7 @@ func (r CGroupSKB) Run(prog *ebpf.Program) (res CGroupSKBResult, err error) {
 
 func (r CGroupSKB) room() int { return room(len(r.Packet), r.Out, r.NoOutput) }
 
-func (r CGroupSKB) withOut(out []byte) CGroupSKB {
-	r.Out = out
-	return r
-}
+func (CGroupSKB) outIn(r *CGroupSKB) *[]byte { return &r.Out }
 
 func (r CGroupSKB) keep(memory *[]byte) CGroupSKB {
 	*memory = append((*memory)[:0], r.Packet...)
@@ -233,10 +218,7 @@ func (r CGroupSKB) keep(memory *[]byte) CGroupSKB {
 	return r
 }
 
-func (r CGroupSKB) withPacket(packet []byte) CGroupSKB {
-	r.Packet = packet
-	return r
-}
+func (CGroupSKB) packetIn(r *CGroupSKB) *[]byte { return &r.Packet }
 
 func (r CGroupSKB) repeated(n int, noOutput bool) CGroupSKB {
 	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput
@@ -303,10 +285,7 @@ func (r LWT) Run(prog *ebpf.Program) (res LWTResult, err error) {
 
 func (r LWT) room() int { return room(len(r.Packet), r.Out, r.NoOutput) }
 
-func (r LWT) withOut(out []byte) LWT {
-	r.Out = out
-	return r
-}
+func (LWT) outIn(r *LWT) *[]byte { return &r.Out }
 
 func (r LWT) keep(memory *[]byte) LWT {
 	*memory = append((*memory)[:0], r.Packet...)
@@ -314,10 +293,7 @@ func (r LWT) keep(memory *[]byte) LWT {
 	return r
 }
 
-func (r LWT) withPacket(packet []byte) LWT {
-	r.Packet = packet
-	return r
-}
+func (LWT) packetIn(r *LWT) *[]byte { return &r.Packet }
 
 func (r LWT) repeated(n int, noOutput bool) LWT {
 	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput

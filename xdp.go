@@ -210,10 +210,7 @@ func (r *XDP) linearSize() int {
 
 func (r XDP) room() int { return room(len(r.Packet)+len(r.Metadata), r.Out, r.NoOutput) }
 
-func (r XDP) withOut(out []byte) XDP {
-	r.Out = out
-	return r
-}
+func (XDP) outIn(r *XDP) *[]byte { return &r.Out }
 
 func (r XDP) keep(memory *[]byte) XDP {
 	*memory = append(append((*memory)[:0], r.Packet...), r.Metadata...)
@@ -222,10 +219,7 @@ func (r XDP) keep(memory *[]byte) XDP {
 	return r
 }
 
-func (r XDP) withPacket(packet []byte) XDP {
-	r.Packet = packet
-	return r
-}
+func (XDP) packetIn(r *XDP) *[]byte { return &r.Packet }
 
 func (r XDP) repeated(n int, noOutput bool) XDP {
 	r.Repeat, r.Out, r.NoOutput = n, nil, noOutput
