@@ -422,7 +422,14 @@ func (s shot) terse() shot {
 	return s
 }
 
-var shots = flag.Int("shots", 2000, "how many requests TestDifferential makes of each program")
+var shots = flag.Int("shots", 2000, "how many requests TestDifferential makes of each program, or a tenth of it with -short")
+
+func shotsOfEach() int {
+	if testing.Short() {
+		return *shots / 10
+	}
+	return *shots
+}
 
 // TestDifferential has the kernel judge the explanations, in a network
 // namespace with an interface that nothing may hold on to afterwards.
@@ -439,7 +446,7 @@ func TestDifferential(t *testing.T) {
 				defer h.Close()
 			}
 			var all tally
-			inNetNS(t, func() { all = target.judgeMany(t, o.Program, *shots) })
+			inNetNS(t, func() { all = target.judgeMany(t, o.Program, shotsOfEach()) })
 			t.Logf("%d tried, %d refused, %d explained, %d wrongly, %d unexplained", all.tried, all.refused, all.explained, all.wrong, all.unexplained)
 			if all.refused == 0 || all.refused == all.tried && !errors.Is(HaveProgramRun(o.Type()), ebpf.ErrNotSupported) {
 				t.Errorf("%d of %d refused: that tests nothing", all.refused, all.tried)
@@ -706,9 +713,12 @@ func TestDifferentialTyped(t *testing.T) {
 	for _, c := range typedTargets {
 		t.Run(c.program, func(t *testing.T) {
 			o := load(t, c.file, c.program)
+			if err := HaveProgramRun(o.Type()); lacks(err) {
+				skipOnThisKernel(t, c.program, err)
+			}
 			e := &entropy{rand: rand.New(rand.NewPCG(5, 6))}
 			var all tally
-			for range *shots {
+			for range shotsOfEach() {
 				all.add(c.judge(t, o.Program, c.vary(e)))
 				if all.wrong > 10 {
 					t.Fatal("too many")

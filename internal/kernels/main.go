@@ -19,7 +19,9 @@
 //
 // Every test runs as root with PROGRUN_REQUIRE=1. In a virtual machine
 // PROGRUN_KERNEL_MATRIX=1 is set too: emulation is slow, so tests leave out what
-// they assert about speed.
+// they assert about speed. On other architectures than amd64 they run with -short:
+// what tells something there is the byte order, the page and the JIT, not that
+// thousands of requests are judged once more.
 //
 // The exit status is 1 if a test failed, if a kernel complained on its console
 // (Oops, BUG, WARNING), if a test passed on no kernel at all, or if the table of

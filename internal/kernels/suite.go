@@ -59,6 +59,9 @@ func buildSuite(ctx context.Context, dir, goarch string, opts options) (*suite, 
 			fmt.Sprintf("-test.timeout=%s", opts.timeout*9/10),
 		},
 	}
+	if goarch != native && goarch != "386" {
+		s.args = append(s.args, "-test.short")
+	}
 	list, err := goCommand(ctx, goarch, "list", "-f",
 		`{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`, s.root+"/...")
 	if err != nil {
