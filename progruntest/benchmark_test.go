@@ -2,6 +2,7 @@ package progruntest
 
 import (
 	"flag"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -31,6 +32,9 @@ func BenchmarkFlowDissector(b *testing.B) {
 }
 
 func BenchmarkFails(b *testing.B) {
+	if os.Getenv(asChild) == "" {
+		b.Skip("a part of TestBenchmark")
+	}
 	prog, _ := load(b, "xdp", "xdp_pass")
 	Benchmark(b, prog, progrun.XDP{Packet: make([]byte, 13)})
 }
@@ -75,24 +79,31 @@ func TestBenchmarkIsMeasure(t *testing.T) {
 	if emulated() {
 		t.Skip("compares times")
 	}
-	prog, _ := writer(t, "tc_ring", 0)
-	old := flag.Lookup("test.benchtime").Value.String()
-	if err := flag.Set("test.benchtime", "100ms"); err != nil {
+	benchtime := flag.Lookup("test.benchtime").Value
+	defer benchtime.Set(benchtime.String())
+	if err := benchtime.Set("100ms"); err != nil {
 		t.Fatal(err)
 	}
-	defer flag.Set("test.benchtime", old)
-	best := 10.0
-	for range 5 {
-		m, err := progrun.Measure(prog, progrun.TC{Packet: packet()}, 100*time.Millisecond)
-		if err != nil {
-			t.Fatal(err)
-		}
-		res := testing.Benchmark(func(b *testing.B) { Benchmark(b, prog, progrun.TC{Packet: packet()}) })
-		ratio := res.Extra["ns/op"] / float64(m.PerRun)
-		t.Logf("Benchmark %v ns, Measure %v, ratio %.2f", res.Extra["ns/op"], m.PerRun, ratio)
-		best = min(best, max(ratio, 1/ratio))
-	}
-	if best > 1.05 {
-		t.Errorf("they differ by a factor of %.2f", best)
+	for name, drifts := range map[string]bool{"xdp_pass": false, "xdp_filter": false, "xdp_shrink_head": true} {
+		t.Run(name, func(t *testing.T) {
+			prog, _ := load(t, "xdp", name)
+			req := progrun.XDP{Packet: make([]byte, 1000)}
+			closest := 10.0
+			for i := 0; i < 8 && closest > 1.05; i++ { // for other processes get in the way
+				m, err := progrun.Measure(prog, req, 100*time.Millisecond)
+				Need(t, err)
+				want := m.PerRun
+				if drifts {
+					want = m.PerFreshRun
+				}
+				res := testing.Benchmark(func(b *testing.B) { Benchmark(b, prog, req) })
+				ratio := res.Extra["ns/op"] / float64(want)
+				t.Logf("Benchmark %.1f ns, Measure %v, ratio %.2f", res.Extra["ns/op"], want, ratio)
+				closest = min(closest, max(ratio, 1/ratio))
+			}
+			if closest > 1.05 {
+				t.Errorf("they differ by a factor of %.2f", closest)
+			}
+		})
 	}
 }

@@ -53,10 +53,11 @@
 //		return buf.Bytes()
 //	}
 //
-// A difference between packets, by github.com/google/go-cmp/cmp. The dumps make
-// it one of lines of 16 bytes; clear bytes that may differ before:
+// A difference between packets, by github.com/google/go-cmp/cmp, in lines of 16
+// bytes. Clear bytes that may differ before:
 //
-//	if diff := cmp.Diff(hex.Dump(want), hex.Dump(res.Packet)); diff != "" {
+//	dump := cmp.Transformer("dump", func(b []byte) []string { return strings.Split(hex.Dump(b), "\n") })
+//	if diff := cmp.Diff(want, res.Packet, dump); diff != "" {
 //		t.Errorf("packet (-want +got):\n%s", diff)
 //	}
 //

@@ -27,6 +27,7 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/progrun/progrun"
+	"github.com/progrun/progrun/progruntest"
 	"github.com/vishvananda/netlink"
 )
 
@@ -44,15 +45,7 @@ func TestMain(m *testing.M) {
 // need skips a test that sends frames where that cannot be.
 func need(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("PROGRUN_REQUIRE") == "1" {
-			t.Fatal("PROGRUN_REQUIRE=1, but the tests do not run as root")
-		}
-		t.Skip("makes namespaces and loads BPF programs: run the tests as root")
-	}
-	if err := progrun.HaveXDPLiveFrames(); errors.Is(err, ebpf.ErrNotSupported) {
-		t.Skip(err)
-	}
+	progruntest.Need(t, progrun.HaveXDPLiveFrames())
 }
 
 // output runs the command without a process of its own.

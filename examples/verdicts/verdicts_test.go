@@ -17,6 +17,8 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
+	"github.com/progrun/progrun"
+	"github.com/progrun/progrun/progruntest"
 )
 
 const testdata = "../../testdata"
@@ -30,23 +32,11 @@ func object(name string) string {
 	return filepath.Join(testdata, name+"_"+order+".o")
 }
 
-// needRoot skips a test that loads programs where that is not allowed.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("PROGRUN_REQUIRE") == "1" {
-		t.Fatal("PROGRUN_REQUIRE=1, but the tests do not run as root")
-	}
-	t.Skip("loads BPF programs: run the tests as root")
-}
-
 // lines runs the command and gives the lines of its output, with runs of
 // spaces as one space.
 func lines(t *testing.T, o options) []string {
 	t.Helper()
-	needRoot(t)
+	progruntest.Need(t, progrun.HaveProgramRun(ebpf.XDP))
 	var out bytes.Buffer
 	if err := run(o, &out); err != nil {
 		t.Fatalf("%v, after:\n%s", err, &out)
