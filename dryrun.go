@@ -145,10 +145,10 @@ func checksumCompleteOn(fd uint32) syscall.Errno {
 }
 
 // noAnswer returns an errno that is neither yes nor no: EINVAL, which would be a
-// no, becomes ENODATA.
+// no, becomes EIO.
 func noAnswer(errno syscall.Errno) syscall.Errno {
 	if errno == syscall.EINVAL || errno == 0 {
-		return syscall.ENODATA
+		return syscall.EIO
 	}
 	return errno
 }

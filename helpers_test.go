@@ -46,8 +46,8 @@ func needPrivilege(t testing.TB) {
 	if privileged() {
 		return
 	}
-	if os.Getenv("PROGRUN_REQUIRE") == "1" {
-		t.Fatal("PROGRUN_REQUIRE=1, but the tests do not run as root")
+	if require := os.Getenv("PROGRUN_REQUIRE"); require != "" {
+		t.Fatalf("PROGRUN_REQUIRE=%s, but the tests do not run as root", require)
 	}
 	t.Skip("loads BPF programs: run the tests as root")
 }
