@@ -66,14 +66,15 @@ func Benchmark[Q progrun.PacketRequest[Q, R], R any](b *testing.B, prog *ebpf.Pr
 func repeater[Q progrun.PacketRequest[Q, R], R any](prog *ebpf.Program, req Q) func(n int) (time.Duration, error) {
 	var res R
 	of, in := reflect.ValueOf(&req).Elem(), reflect.ValueOf(&res).Elem()
-	repeat, perRun := of.FieldByName("Repeat"), in.FieldByName("PerRun")
+	repeat := of.FieldByName("Repeat").Addr().Interface().(*int)
+	perRun := in.FieldByName("PerRun").Addr().Interface().(*time.Duration)
 	if noOutput := of.FieldByName("NoOutput"); noOutput.IsValid() {
 		noOutput.SetBool(true)
 		of.FieldByName("Out").SetZero()
 	}
 	return func(n int) (_ time.Duration, err error) {
-		repeat.SetInt(int64(n))
+		*repeat = n
 		res, err = req.Run(prog)
-		return time.Duration(perRun.Int()), err
+		return *perRun, err
 	}
 }

@@ -84,12 +84,16 @@ func TestBenchmarkIsMeasure(t *testing.T) {
 	if err := benchtime.Set("100ms"); err != nil {
 		t.Fatal(err)
 	}
+	most := 1.05
+	if raceEnabled {
+		most = 1.3 // what the detector does between runs makes caches cold
+	}
 	for name, drifts := range map[string]bool{"xdp_pass": false, "xdp_filter": false, "xdp_shrink_head": true} {
 		t.Run(name, func(t *testing.T) {
 			prog, _ := load(t, "xdp", name)
 			req := progrun.XDP{Packet: make([]byte, 1000)}
 			closest := 10.0
-			for i := 0; i < 8 && closest > 1.05; i++ { // for other processes get in the way
+			for i := 0; i < 8 && closest > most; i++ { // for other processes get in the way
 				m, err := progrun.Measure(prog, req, 100*time.Millisecond)
 				Need(t, err)
 				want := m.PerRun
@@ -101,7 +105,7 @@ func TestBenchmarkIsMeasure(t *testing.T) {
 				t.Logf("Benchmark %.1f ns, Measure %v, ratio %.2f", res.Extra["ns/op"], want, ratio)
 				closest = min(closest, max(ratio, 1/ratio))
 			}
-			if closest > 1.05 {
+			if closest > most {
 				t.Errorf("they differ by a factor of %.2f", closest)
 			}
 		})

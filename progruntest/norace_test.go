@@ -1,0 +1,5 @@
+//go:build !race
+
+package progruntest
+
+const raceEnabled = false
