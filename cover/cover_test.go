@@ -2,6 +2,7 @@ package cover
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -50,6 +51,12 @@ func needPrivilege(t testing.TB) {
 	}
 	t.Skip("loads BPF programs: run the tests as root")
 }
+
+// byteOrder is how bpf2go ends the names of objects that fit this machine.
+var byteOrder = map[uint16]string{1: "bpfeb", 0x100: "bpfel"}[binary.NativeEndian.Uint16([]byte{0, 1})]
+
+// object names the object that fits this machine.
+func object(name string) string { return name + "_" + byteOrder + ".o" }
 
 func loadSpec(t testing.TB, file string) *ebpf.CollectionSpec {
 	t.Helper()
@@ -200,7 +207,7 @@ func TestLines(t *testing.T) {
 						t.Skip("this kernel cannot load the program:", err)
 					}
 				}
-				counters, coll := instrument(t, "testdata/"+c.object+".o", &Options{Branches: branches})
+				counters, coll := instrument(t, object("testdata/"+c.object), &Options{Branches: branches})
 				if programs := coll.Maps["programs"]; programs != nil {
 					if err := programs.Put(uint32(1), coll.Programs["called"]); err != nil {
 						t.Fatal(err)
@@ -232,7 +239,7 @@ func TestLines(t *testing.T) {
 
 // haveIterators returns an error if the kernel has no open-coded iterators.
 func haveIterators() error {
-	spec, err := ebpf.LoadCollectionSpec("testdata/iterator.o")
+	spec, err := ebpf.LoadCollectionSpec(object("testdata/iterator"))
 	if err != nil {
 		return err
 	}
@@ -248,7 +255,7 @@ func haveIterators() error {
 // TestFunctions checks what profiles say of functions: where they begin,
 // although their first line is one of a header, and whether they ran.
 func TestFunctions(t *testing.T) {
-	counters, coll := instrument(t, "testdata/lines.o", nil)
+	counters, coll := instrument(t, object("testdata/lines"), nil)
 	run(t, coll, "lines", 1)
 	got := map[string]State{}
 	text, err := os.ReadFile("testdata/lines.c")
@@ -272,7 +279,7 @@ func TestFunctions(t *testing.T) {
 
 // TestBranches checks that a condition tells of a return without a line.
 func TestBranches(t *testing.T) {
-	counters, coll := instrument(t, "testdata/lines.o", &Options{Branches: true})
+	counters, coll := instrument(t, object("testdata/lines"), &Options{Branches: true})
 	if err := coll.Maps["programs"].Put(uint32(1), coll.Programs["called"]); err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +324,7 @@ func lineWith(t *testing.T, name, text string) int {
 // TestSkip leaves a program out: what only it has is unknown, and so is what it
 // shares and others have not reached.
 func TestSkip(t *testing.T) {
-	counters, coll := instrument(t, "testdata/lines.o", &Options{Skip: []string{"tail"}})
+	counters, coll := instrument(t, object("testdata/lines"), &Options{Skip: []string{"tail"}})
 	run(t, coll, "lines", 1)
 	run(t, coll, "tail", 13)
 	p := profile(t, counters)
@@ -345,7 +352,7 @@ func TestSkip(t *testing.T) {
 
 // TestClosedCollection reads the profile of a program that has lost its collection.
 func TestClosedCollection(t *testing.T) {
-	spec := loadSpec(t, "testdata/lines.o")
+	spec := loadSpec(t, object("testdata/lines"))
 	counters, err := Instrument(spec, &Options{Dir: "testdata"})
 	if err != nil {
 		t.Fatal(err)
@@ -368,7 +375,7 @@ func TestClosedCollection(t *testing.T) {
 
 // TestLoadedTwice checks that copies of a collection have the same counters.
 func TestLoadedTwice(t *testing.T) {
-	spec := loadSpec(t, "testdata/lines.o")
+	spec := loadSpec(t, object("testdata/lines"))
 	counters, err := Instrument(spec, &Options{Dir: "testdata"})
 	if err != nil {
 		t.Fatal(err)
@@ -380,7 +387,7 @@ func TestLoadedTwice(t *testing.T) {
 }
 
 func TestInstrumentedTwice(t *testing.T) {
-	spec := loadSpec(t, "testdata/lines.o")
+	spec := loadSpec(t, object("testdata/lines"))
 	counters, err := Instrument(spec, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -395,7 +402,7 @@ func TestInstrumentedTwice(t *testing.T) {
 // TestClose closes counters twice, and none.
 func TestClose(t *testing.T) {
 	t.Setenv(DirVariable, "")
-	spec := loadSpec(t, "testdata/lines.o")
+	spec := loadSpec(t, object("testdata/lines"))
 	counters, err := Instrument(spec, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -426,7 +433,7 @@ func TestProcesses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			counters, coll := instrument(t, "testdata/lines.o", nil)
+			counters, coll := instrument(t, object("testdata/lines"), nil)
 			run(t, coll, "lines", byte(command))
 			if err := counters.Close(); err != nil {
 				t.Fatal(err)
@@ -453,7 +460,7 @@ func TestProcesses(t *testing.T) {
 	}
 	checkMarks(t, p, "lines.c", 3, 4, 5)
 
-	counters, coll := instrument(t, "testdata/lines.o", nil)
+	counters, coll := instrument(t, object("testdata/lines"), nil)
 	run(t, coll, "lines", 1)
 	if err := profile(t, counters).WriteDir(dir); err != nil {
 		t.Fatal(err)
@@ -482,7 +489,7 @@ func TestEmptyDir(t *testing.T) {
 
 // TestExplain checks that the error names the program which is too much.
 func TestExplain(t *testing.T) {
-	spec := loadSpec(t, "testdata/lines.o")
+	spec := loadSpec(t, object("testdata/lines"))
 	counters, err := Instrument(spec, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -31,13 +31,13 @@ func TestUnchanged(t *testing.T) {
 		}
 	}
 	corpus := readTraffic(t)
-	objects, err := filepath.Glob("../testdata/*.o")
+	objects, err := filepath.Glob(object("../testdata/*"))
 	if err != nil || len(objects) == 0 {
 		t.Fatal("no test data", err)
 	}
 	ran := 0
-	for _, object := range append(objects, "testdata/lines.o") {
-		spec := loadSpec(t, object)
+	for _, file := range append(objects, object("testdata/lines")) {
+		spec := loadSpec(t, file)
 		for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
 			typ := spec.Programs[name].Type
 			if typ != ebpf.XDP && typ != ebpf.SchedCLS && typ != ebpf.SchedACT {
@@ -45,7 +45,7 @@ func TestUnchanged(t *testing.T) {
 			}
 			ran++
 			for _, branches := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/%s,branches=%v", filepath.Base(object), name, branches), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%s,branches=%v", filepath.Base(file), name, branches), func(t *testing.T) {
 					compare(t, spec, name, branches, packets/2, corpus)
 				})
 			}

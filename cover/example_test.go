@@ -1,6 +1,7 @@
 package cover_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"log"
 	"os"
@@ -11,9 +12,18 @@ import (
 	"github.com/progrun/progrun/cover"
 )
 
+// loadLines reads the object file that fits this machine, as the functions that
+// bpf2go writes do.
+func loadLines() (*ebpf.CollectionSpec, error) {
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		return ebpf.LoadCollectionSpec("testdata/lines_bpfeb.o")
+	}
+	return ebpf.LoadCollectionSpec("testdata/lines_bpfel.o")
+}
+
 // Which lines does a packet reach that begins with 4?
 func ExampleInstrument() {
-	spec, err := ebpf.LoadCollectionSpec("testdata/lines.o")
+	spec, err := loadLines()
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -56,7 +66,7 @@ func ExampleInstrument() {
 
 // The lines of a program that no test has reached can be asked for.
 func ExampleProfile_Files() {
-	spec, err := ebpf.LoadCollectionSpec("testdata/lines.o")
+	spec, err := loadLines()
 	if err != nil {
 		log.Fatal(err)
 	}
