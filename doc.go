@@ -40,10 +40,10 @@
 // seconds. [Measure] tells whether a program changes what it runs on, and also
 // times runs on fresh packets.
 //
-// On x86-64, a call for an XDP program with a Repeat above 1 takes tens of
-// milliseconds more, unless the program is attached to some device: the kernel
-// adds the program to its XDP dispatcher and removes it again. [NewHold] avoids
-// that for as long as it is held.
+// A call for an XDP program with a Repeat above 1 takes tens of milliseconds more,
+// unless the program is attached to some device: the kernel adds the program to
+// its XDP dispatcher and removes it again. [NewHold] avoids that for as long as it
+// is held. Kernels without a JIT have no dispatcher.
 //
 // A signal could end such a call early, and the kernel does not say how many
 // runs were made. So the calling thread blocks signals until the call returns:

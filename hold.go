@@ -15,14 +15,19 @@ import (
 // held is there already. So a Hold makes a Repeat of [XDP] and the calls of
 // [Live] that much faster.
 //
-// Only x86-64 has the dispatcher. It has room for 48 programs: a Hold that found
-// it full does nothing, and is not noticed, until others leave. It also has a
-// lock, which every call that repeats an XDP program takes. While another
-// process repeats a program that it does not hold, such calls still wait for
-// each other, tens of milliseconds each.
+// The dispatcher has room for 48 programs: a Hold that found it full does nothing,
+// and is not noticed, until others leave. It also has a lock, which every call
+// that repeats an XDP program takes. While another process repeats a program that
+// it does not hold, such calls still wait for each other, tens of milliseconds
+// each.
+//
+// Only x86-64 has the patch of code. Other architectures keep the list of programs
+// all the same, and a call waits when it takes the last one from it: a Hold is as
+// useful there. A kernel that was built without a JIT has neither: there a Hold
+// does nothing, costs nothing and needs no privilege.
 type Hold struct {
 	id      uint32 // of the program
-	entered bool   // the program entered the dispatcher as the hold was made
+	entered bool   // the program entered the dispatcher as the hold was made, if there is one
 	mu      sync.Mutex
 	detach  func() error // nil once closed
 }
@@ -47,6 +52,10 @@ func NewHold(prog *ebpf.Program) (*Hold, error) {
 		return nil, holdError("tell which program it is", err)
 	}
 	h := &Hold{id: id}
+	if !hasDispatcher(prog) {
+		h.entered, h.detach = true, func() error { return nil }
+		return h, nil
+	}
 	if err := h.attach(prog); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,8 @@ package progrun
 
 import (
 	"errors"
+	"io/fs"
+	"os"
 	"runtime"
 	"time"
 	"unsafe"
@@ -11,9 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// programID returns the kernel's number of a program. It does without /proc.
-func programID(prog *ebpf.Program) (uint32, error) {
-	var info struct{ typ, id uint32 } // the beginning of struct bpf_prog_info
+// programInfo is the beginning of struct bpf_prog_info.
+type programInfo struct {
+	typ, id                 uint32
+	tag                     [8]byte
+	jitedLen, translatedLen uint32 // 0 for a process without privilege
+}
+
+// infoOf asks about a program. It does without /proc.
+func infoOf(prog *ebpf.Program) (info programInfo, err error) {
 	a := struct {
 		fd, size uint32
 		info     pointer
@@ -21,10 +29,32 @@ func programID(prog *ebpf.Program) (uint32, error) {
 	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&a)), unsafe.Sizeof(a))
 	runtime.KeepAlive(prog)
 	if errno != 0 {
-		return 0, errno
+		return info, errno
 	}
-	return info.id, nil
+	return info, nil
 }
+
+// programID returns the kernel's number of a program.
+func programID(prog *ebpf.Program) (uint32, error) {
+	info, err := infoOf(prog)
+	return info.id, err
+}
+
+// hasDispatcher reports whether the kernel has an XDP dispatcher, or cannot be
+// asked. It is part of the JIT: a kernel that has none interprets its programs,
+// and has no switch for it.
+func hasDispatcher(prog *ebpf.Program) bool {
+	info, err := infoOf(prog)
+	if err != nil || info.translatedLen == 0 || info.jitedLen > 0 {
+		return true
+	}
+	_, err = os.Stat("/proc/sys/net/core/bpf_jit_enable")
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// entersAtOnce is whether a program enters the dispatcher without a wait: there is
+// no code to make.
+const entersAtOnce = runtime.GOARCH != "amd64" && runtime.GOARCH != "386"
 
 // attach makes the hold, on a thread that ends in a network namespace of its
 // own. A socket there keeps the namespace.
@@ -47,7 +77,7 @@ func (h *Hold) attach(prog *ebpf.Program) (err error) {
 			err = attachError(prog, attachErr)
 			return false
 		}
-		h.entered = time.Since(begin) > dispatcherWait
+		h.entered = entersAtOnce || time.Since(begin) > dispatcherWait
 		h.detach = func() error { return errors.Join(l.Close(), unix.Close(socket)) }
 		return false
 	})

@@ -141,7 +141,8 @@ type LiveStats struct {
 	// PerFrame is the kernel's mean time of one frame, on one CPU.
 	PerFrame time.Duration `json:"per_frame_ns"`
 	// Held reports whether the program was held in the XDP dispatcher all
-	// along, by [Live.Hold] or by the run.
+	// along, by [Live.Hold] or by the run. A kernel without a dispatcher counts
+	// as one that holds: nothing has to wait there. See [Hold].
 	Held bool `json:"held"`
 	// HoldErr is why the program was not held. It is nil if it was, or if the
 	// run had no need for it.
