@@ -3,64 +3,93 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
+	"golang.org/x/sys/unix"
 )
+
+// input is a packet of a capture.
+type input struct {
+	n      int    // its number, from 1
+	packet []byte // from its Ethernet header on, unless it is alien
+	alien  bool   // it was captured on another link, and has no such header
+	wire   int    // how long it was on the wire, with that header
+	time   time.Time
+	err    error // why it cannot be run, or could not
+}
+
+// cut reports whether bytes that were on the wire are missing.
+func (in *input) cut() bool { return len(in.packet) < in.wire }
+
+// summary returns the packet in a few words.
+func (in *input) summary() string {
+	if in.alien {
+		return ""
+	}
+	return summary(in.packet)
+}
 
 // capture is a pcap or pcapng file, read packet by packet.
 type capture struct {
 	name   string
-	file   io.Closer
+	file   *os.File // nil if it is part of the command
+	live   bool     // comes through a pipe, maybe while it is being captured
+	size   int64    // of the file, 0 if that is not known
+	read   atomic.Int64
 	reader gopacket.PacketDataSource
+	link   layers.LinkType // of the whole file, or of its last packet
 
-	packet []byte // the one that was read last
-	cut    int    // how many packets lack bytes that were on the wire
-	err    error  // what ended the capture before its end
+	made map[layers.LinkType]bool // link types that an Ethernet header was made up for
+	err  error                    // what ended the capture before its end
 }
 
+// openCapture opens a file, or standard input if name is "-".
 func openCapture(name string) (*capture, error) {
-	f, err := os.Open(name)
-	if err != nil {
+	c := &capture{name: name}
+	if name == "-" {
+		if isTerminal(os.Stdin) {
+			return nil, errors.New("-pcap - reads a capture from standard input, but that is a terminal: try tcpdump -w - | verdicts -pcap -")
+		}
+		c.name, c.file = "standard input", standardInput()
+	} else {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		c.file = f
+	}
+	if info, err := c.file.Stat(); err == nil && info.Mode().IsRegular() {
+		c.size = info.Size()
+	} else {
+		c.live = true
+	}
+	if err := c.start(c.file); err != nil {
+		c.close()
 		return nil, err
 	}
-	c, err := newCapture(name, f)
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	c.file = f
 	return c, nil
 }
 
-func newCapture(name string, r io.Reader) (*capture, error) {
-	b := bufio.NewReader(r)
-	magic, _ := b.Peek(4)
-	c := &capture{name: name}
-	var link layers.LinkType
-	if bytes.Equal(magic, []byte{0x0a, 0x0d, 0x0d, 0x0a}) {
-		ng, err := pcapgo.NewNgReader(b, pcapgo.NgReaderOptions{ErrorOnMismatchingLinkType: true, SkipUnknownVersion: true})
-		if err != nil {
-			return nil, fmt.Errorf("%s: not a pcapng file: %w", name, err)
-		}
-		c.reader, link = ng, ng.LinkType()
-	} else {
-		classic, err := pcapgo.NewReader(b)
-		if err != nil {
-			return nil, fmt.Errorf("%s: neither a pcap nor a pcapng file: %w", name, err)
-		}
-		c.reader, link = classic, classic.LinkType()
+// standardInput opens standard input so that closing it ends a read.
+func standardInput() *os.File {
+	if info, err := os.Stdin.Stat(); err == nil && info.Mode()&os.ModeNamedPipe != 0 && unix.SetNonblock(0, true) == nil {
+		return os.NewFile(0, "standard input")
 	}
-	if link != layers.LinkTypeEthernet {
-		return nil, fmt.Errorf("%s: link type %s: programs run on Ethernet frames", name, link)
-	}
-	return c, nil
+	return os.Stdin
 }
 
 func (c *capture) close() {
@@ -69,25 +98,170 @@ func (c *capture) close() {
 	}
 }
 
-// packets reads on, and leaves each packet in c.packet too: Batch pulls the
-// next one only after it has yielded the result of the last.
-func (c *capture) packets() iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for {
-			data, info, err := c.reader.ReadPacketData()
-			if err != nil {
-				if !errors.Is(err, io.EOF) {
-					c.err = fmt.Errorf("%s: %w", c.name, err)
-				}
+// countingReader counts what is read of the file.
+type countingReader struct {
+	io.Reader
+	n *atomic.Int64
+}
+
+func (r countingReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.n.Add(int64(n))
+	return n, err
+}
+
+// start reads the header of the file.
+func (c *capture) start(r io.Reader) error {
+	b, err := c.unpack(bufio.NewReaderSize(countingReader{r, &c.read}, bufferSize))
+	if err != nil {
+		return err
+	}
+	magic, err := b.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: %w", c.name, ended(err))
+	}
+	if err := c.refuse(magic); err != nil {
+		return err
+	}
+	if bytes.Equal(magic, magicNg) {
+		return c.startNg(b)
+	}
+	classic, err := pcapgo.NewReader(b)
+	if err != nil {
+		return fmt.Errorf("%s: a damaged pcap file: %w", c.name, ended(err))
+	}
+	c.reader, c.link = classic, classic.LinkType()
+	if _, err = frame(c.link, nil); errors.As(err, new(linkError)) {
+		return fmt.Errorf("%s: %w", c.name, err)
+	}
+	return nil
+}
+
+const bufferSize = 1 << 16
+
+// unpack reads what gzip packed.
+func (c *capture) unpack(b *bufio.Reader) (*bufio.Reader, error) {
+	if magic, _ := b.Peek(2); !bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+		return b, nil
+	}
+	unpacked, err := gzip.NewReader(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: a damaged gzip file: %w", c.name, ended(err))
+	}
+	return bufio.NewReaderSize(unpacked, bufferSize), nil
+}
+
+// startNg reads the header of a pcapng file, whose packets may come from links
+// of different types.
+func (c *capture) startNg(b *bufio.Reader) error {
+	ng, err := pcapgo.NewNgReader(b, pcapgo.NgReaderOptions{WantMixedLinkType: true, SkipUnknownVersion: true})
+	if err != nil {
+		return fmt.Errorf("%s: a damaged pcapng file: %w", c.name, ended(err))
+	}
+	c.reader = ng
+	return nil
+}
+
+var magicNg = []byte{0x0a, 0x0d, 0x0d, 0x0a}
+
+// refuse returns an error for a file that does not begin as a capture does. The
+// error says what the file is, where that is known.
+func (c *capture) refuse(magic []byte) error {
+	kind := ""
+	switch string(magic) {
+	case "\n\r\r\n", "\xd4\xc3\xb2\xa1", "\xa1\xb2\xc3\xd4", "\x4d\x3c\xb2\xa1", "\xa1\xb2\x3c\x4d":
+		return nil
+	case "":
+		return fmt.Errorf("%s is empty", c.name)
+	case "\x7fELF":
+		kind = ", but an object file, as -object takes"
+	case "\x28\xb5\x2f\xfd":
+		kind = ", but packed with zstd: unpack it first"
+	case "snoo":
+		kind = ", but one of snoop: convert it with tcpdump or editcap"
+	case "\x34\xcd\xb2\xa1", "\xa1\xb2\xcd\x34":
+		kind = ", but an old variety of pcap: convert it with tcpdump -r and -w"
+	}
+	return fmt.Errorf("%s is no pcap or pcapng file%s: it begins with the bytes % x", c.name, kind, magic)
+}
+
+// ended returns err, in plain words if it is the end of the file.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("it is cut short")
+	}
+	return err
+}
+
+// inputs yields the packets, up to the end of the file or of ctx. What ended
+// them early is in c.err.
+func (c *capture) inputs(ctx context.Context) iter.Seq[input] {
+	return func(yield func(input) bool) {
+		if c.live {
+			defer context.AfterFunc(ctx, c.close)()
+		}
+		for n := 1; ctx.Err() == nil; n++ {
+			in, err := c.next(n)
+			switch {
+			case errors.Is(err, io.EOF), c.live && errors.Is(err, os.ErrClosed):
 				return
-			}
-			if info.CaptureLength < info.Length {
-				c.cut++
-			}
-			c.packet = data
-			if !yield(data) {
+			case err != nil:
+				c.err = fmt.Errorf("%s, packet %d: %w", c.name, n, ended(err))
+				return
+			case !yield(in):
 				return
 			}
 		}
+		if !c.live {
+			c.err = errors.New("interrupted")
+		}
 	}
+}
+
+// next reads a packet. Its error is io.EOF at the end only.
+func (c *capture) next(n int) (input, error) {
+	data, info, err := c.reader.ReadPacketData()
+	if errors.Is(err, io.EOF) && info.CaptureLength > 0 {
+		return input{}, io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return input{}, err
+	}
+	link := c.link
+	if len(info.AncillaryData) > 0 {
+		link, _ = info.AncillaryData[0].(layers.LinkType)
+	}
+	in := input{n: n, time: info.Timestamp, wire: info.Length}
+	in.packet, in.err = frame(link, data)
+	in.alien = in.err != nil
+	if errors.As(in.err, new(linkError)) {
+		return input{}, in.err
+	}
+	in.wire += len(in.packet) - len(data)
+	if link != layers.LinkTypeEthernet {
+		c.madeUp(link)
+	}
+	return in, nil
+}
+
+func (c *capture) madeUp(link layers.LinkType) {
+	if c.made == nil {
+		c.made = map[layers.LinkType]bool{}
+	}
+	c.made[link] = true
+}
+
+// printMade says that Ethernet headers were made up.
+func (c *capture) printMade(w io.Writer) {
+	if len(c.made) == 0 {
+		return
+	}
+	var names []string
+	for _, link := range slices.Sorted(maps.Keys(c.made)) {
+		if name := linkName(link); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	fmt.Fprintf(w, "Packets of the link type %s have no Ethernet header: one was made up, zeros but for what the link tells.\n",
+		strings.Join(names, ", "))
 }

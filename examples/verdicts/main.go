@@ -1,34 +1,36 @@
 // Command verdicts runs a BPF program on every packet of a capture and prints
 // what the program made of each: its verdict, and what it changed.
 //
-//	go run -C examples ./verdicts [-object file] [-program name] [-pcap file]
+//	go install github.com/progrun/progrun/examples/verdicts@latest
+//	verdicts -object filter.o -pcap traffic.pcap
 //
 // Without flags it runs an XDP filter on a small capture; both are part of the
-// command. The flags name a BPF object file, one of its programs, and a pcap
-// or pcapng file of Ethernet frames instead. Relative names count from the
-// directory that the command runs in, which under go run -C is examples.
+// command. verdicts -h lists the flags, with examples.
 //
 // The program may be of any type that takes packets: XDP, sched_cls and
 // sched_act, socket filter, cgroup_skb, lwt_*, flow dissector and netfilter.
-// It runs for real, with maps of its own, but nothing is attached, and no
-// packet leaves the machine unless the program clones it with
-// bpf_clone_redirect.
+// It runs for real, but nothing is attached, and no packet leaves the machine
+// unless the program clones it with bpf_clone_redirect. A program of an object
+// file has maps of its own, which -map and -maps fill.
 //
 // Packets that could not be run are errors in the list. The exit status is 1
-// if that is true of all, or if something else failed.
+// if that is true of all, if something else failed, or if -golden or -against
+// found a difference; and 2 if a flag is wrong.
 package main
 
 import (
 	"bytes"
+	"context"
 	_ "embed"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
+	"os/signal"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 )
 
 // trafficCapture is testdata/traffic.pcap of the repository, which go:embed cannot
@@ -41,76 +43,89 @@ var trafficCapture []byte
 // filterProgram is the program of filterObject that runs by default.
 const filterProgram = "xdp_filter"
 
-type options struct {
-	object, program, pcap string
-}
-
 func main() {
-	var o options
-	flag.StringVar(&o.object, "object", "", "BPF object `file` (default: a filter that is part of this command)")
-	flag.StringVar(&o.program, "program", "", "`name` of the program; may be left out if only one in the object takes packets")
-	flag.StringVar(&o.pcap, "pcap", "", "pcap or pcapng `file` (default: a capture that is part of this command)")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "verdicts: unexpected argument %q\n", flag.Arg(0))
-		flag.Usage()
+	o, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Print(help)
+		return
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "verdicts: %v\nverdicts -h lists the flags, with examples.\n", err)
 		os.Exit(2)
 	}
-	if err := run(o, os.Stdout); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process
+	err = run(ctx, o)
+	if err != nil && !errors.Is(err, errDiffers) {
 		fmt.Fprintln(os.Stderr, "verdicts:", err)
+	}
+	if err != nil {
 		os.Exit(1)
 	}
 }
 
-func run(o options, w io.Writer) error {
-	spec, err := o.spec()
+func run(ctx context.Context, o *options) error {
+	open, err := o.source()
 	if err != nil {
 		return err
 	}
-	name, err := choose(spec, o.program)
+	c, err := o.capture()
 	if err != nil {
 		return err
 	}
-	frames, err := o.capture()
-	if err != nil {
-		return err
-	}
-	defer frames.close()
-
+	defer c.close()
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return permission(err)
 	}
-	coll, err := load(spec, name)
+	p, err := open()
 	if err != nil {
-		return permission(err)
+		return err
 	}
-	defer coll.Close()
-	prog := coll.Programs[name]
-	fmt.Fprintf(w, "%s (%s) on %s\n\n", name, prog.Type(), frames.name)
-	return judge(w, prog, spec.Programs[name].AttachType, frames)
+	defer p.close()
+	if err := p.consent(o.yes); err != nil {
+		return err
+	}
+	if o.write != "" && !returnsPackets(p.Type()) {
+		return fmt.Errorf("-write: %s programs do not give packets back", p.Type())
+	}
+	if o.against != "" {
+		return runAgainst(ctx, o, p, c)
+	}
+	return runList(ctx, o, p, c)
 }
 
-func (o *options) spec() (*ebpf.CollectionSpec, error) {
-	if o.object != "" {
-		return ebpf.LoadCollectionSpec(o.object)
+// source finds the program, and returns what opens it: mistakes show before
+// anything is loaded.
+func (o *options) source() (open func() (*program, error), err error) {
+	if o.pinned != "" || o.id != 0 {
+		return func() (*program, error) { return openLoaded(o.pinned, o.id) }, nil
 	}
-	if o.program == "" {
-		o.program = filterProgram
+	obj, err := o.object()
+	if err != nil {
+		return nil, err
 	}
-	return ebpf.LoadCollectionSpecFromReader(bytes.NewReader(filterObject))
+	return func() (*program, error) { return obj.load(o.config) }, nil
+}
+
+func (o *options) object() (*object, error) {
+	if o.file != "" {
+		return openObject(o.file, o.program, o.typ)
+	}
+	name := o.program
+	if name == "" {
+		name = filterProgram
+	}
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(filterObject))
+	if err != nil {
+		return nil, err
+	}
+	return newObject(spec, name, o.typ)
 }
 
 func (o *options) capture() (*capture, error) {
 	if o.pcap != "" {
 		return openCapture(o.pcap)
 	}
-	return newCapture("traffic.pcap", bytes.NewReader(trafficCapture))
-}
-
-// permission puts in words that the process is not allowed to load programs.
-func permission(err error) error {
-	if os.Geteuid() != 0 && errors.Is(err, os.ErrPermission) {
-		return errors.New("loading a BPF program takes root, or CAP_BPF together with CAP_NET_ADMIN")
-	}
-	return err
+	c := &capture{name: "traffic.pcap"}
+	return c, c.start(bytes.NewReader(trafficCapture))
 }

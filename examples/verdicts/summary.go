@@ -15,60 +15,91 @@ func decode(packet []byte) gopacket.Packet {
 	return gopacket.NewPacket(packet, layers.LayerTypeEthernet, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
 }
 
-// summary is a packet in a few words, such as
+// summary returns a packet in a few words, such as
 // "IPv4 192.0.2.1:1234 > 192.0.2.2:53 UDP", by its outermost IP header.
 func summary(packet []byte) string {
-	var words []string
-	var src, dst netip.Addr
-outermost:
+	var s sentence
 	for _, layer := range decode(packet).Layers() {
-		switch l := layer.(type) {
-		case *layers.Ethernet:
-			continue
-		case *layers.Dot1Q:
-			words = append(words, fmt.Sprintf("VLAN %d", l.VLANIdentifier))
-			continue
-		case *layers.ARP:
-			words = append(words, arp(l))
-		case *layers.IPv4:
-			src, dst = address(l.SrcIP), address(l.DstIP)
-			words = append(words, "IPv4")
-			if more := l.Flags&layers.IPv4MoreFragments != 0; !more && l.FragOffset == 0 {
-				continue
-			}
-			words = append(words, addresses(src, dst), l.Protocol.String()+",", fragment(l.FragOffset))
-		case *layers.IPv6:
-			src, dst = address(l.SrcIP), address(l.DstIP)
-			words = append(words, "IPv6")
-			continue
-		case *layers.IPv6HopByHop, *layers.IPv6Destination, *layers.IPv6Routing:
-			continue
-		case *layers.IPv6Fragment:
-			words = append(words, addresses(src, dst), l.NextHeader.String()+",", fragment(l.FragmentOffset))
-		case *layers.TCP:
-			if len(l.Contents) == 0 { // its header is not all there
-				words = append(words, addresses(src, dst), "TCP", malformed)
-				break
-			}
-			words = append(words, endpoint(src, uint16(l.SrcPort)), ">", endpoint(dst, uint16(l.DstPort)), "TCP", tcpFlags(l))
-		case *layers.UDP:
-			if len(l.Contents) == 0 {
-				words = append(words, addresses(src, dst), "UDP", malformed)
-				break
-			}
-			words = append(words, endpoint(src, uint16(l.SrcPort)), ">", endpoint(dst, uint16(l.DstPort)), "UDP")
-		case *layers.ICMPv4:
-			words = append(words, src.String(), ">", dst.String(), "ICMP", l.TypeCode.String())
-		case *layers.ICMPv6:
-			words = append(words, src.String(), ">", dst.String(), "ICMPv6", l.TypeCode.String())
-		case *gopacket.DecodeFailure:
-			words = append(words, addresses(src, dst), malformed)
-		default:
-			words = append(words, addresses(src, dst), layer.LayerType().String())
+		if done := s.network(layer); done {
+			break
 		}
-		break outermost
 	}
-	return strings.Join(strings.Fields(strings.Join(words, " ")), " ")
+	return strings.Join(strings.Fields(strings.Join(s.words, " ")), " ")
+}
+
+// sentence is a summary in the making.
+type sentence struct {
+	words    []string
+	src, dst netip.Addr
+}
+
+func (s *sentence) add(words ...string) { s.words = append(s.words, words...) }
+
+// network adds a layer up to the IP header. It reports whether that was the
+// last to be told of.
+func (s *sentence) network(layer gopacket.Layer) (done bool) {
+	switch l := layer.(type) {
+	case *layers.Ethernet:
+		return false
+	case *layers.Dot1Q:
+		s.add(fmt.Sprintf("VLAN %d", l.VLANIdentifier))
+		return false
+	case *layers.ARP:
+		s.add(arp(l))
+	case *layers.IPv4:
+		s.src, s.dst = address(l.SrcIP), address(l.DstIP)
+		s.add("IPv4")
+		if more := l.Flags&layers.IPv4MoreFragments != 0; !more && l.FragOffset == 0 {
+			return false
+		}
+		s.add(s.addresses(), l.Protocol.String()+",", fragment(l.FragOffset))
+	case *layers.IPv6:
+		s.src, s.dst = address(l.SrcIP), address(l.DstIP)
+		s.add("IPv6")
+		return false
+	case *layers.IPv6HopByHop, *layers.IPv6Destination, *layers.IPv6Routing:
+		return false
+	case *layers.IPv6Fragment:
+		s.add(s.addresses(), l.NextHeader.String()+",", fragment(l.FragmentOffset))
+	default:
+		s.transport(layer)
+	}
+	return true
+}
+
+// transport adds what follows an IP header.
+func (s *sentence) transport(layer gopacket.Layer) {
+	switch l := layer.(type) {
+	case *layers.TCP:
+		s.ports("TCP", l.Contents, uint16(l.SrcPort), uint16(l.DstPort))
+		s.add(tcpFlags(l))
+	case *layers.UDP:
+		s.ports("UDP", l.Contents, uint16(l.SrcPort), uint16(l.DstPort))
+	case *layers.ICMPv4:
+		s.add(s.addresses(), "ICMP", l.TypeCode.String())
+	case *layers.ICMPv6:
+		s.add(s.addresses(), "ICMPv6", l.TypeCode.String())
+	case *gopacket.DecodeFailure:
+		s.add(s.addresses(), malformed)
+	default:
+		s.add(s.addresses(), layer.LayerType().String())
+	}
+}
+
+// ports adds the two ends of TCP or UDP, if the header is all there.
+func (s *sentence) ports(protocol string, header []byte, src, dst uint16) {
+	if len(header) == 0 {
+		s.add(s.addresses(), protocol, malformed)
+		return
+	}
+	s.add(endpoint(s.src, src), ">", endpoint(s.dst, dst), protocol)
+}
+
+func (s *sentence) addresses() string {
+	if !s.src.IsValid() {
+		return ""
+	}
+	return s.src.String() + " > " + s.dst.String()
 }
 
 const malformed = "malformed or cut short"
@@ -79,13 +110,6 @@ func fragment(offset uint16) string {
 		return "first fragment"
 	}
 	return fmt.Sprintf("fragment at %d", 8*int(offset))
-}
-
-func addresses(src, dst netip.Addr) string {
-	if !src.IsValid() {
-		return ""
-	}
-	return src.String() + " > " + dst.String()
 }
 
 func arp(l *layers.ARP) string {

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// errDiffers is for results that are not as they should be. It is returned
+// after what differs was printed.
+var errDiffers = errors.New("there are differences")
+
+// goldenSink compares outcomes with the lines of an earlier -json.
+type goldenSink struct {
+	w      *output
+	name   string
+	file   *os.File
+	lines  *bufio.Scanner
+	line   bytes.Buffer // of the outcome at hand
+	differ int
+}
+
+const longestLine = 1 << 20
+
+func openGolden(name string, w *output) (*goldenSink, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, longestLine)
+	return &goldenSink{w: w, name: name, file: f, lines: lines}, nil
+}
+
+func (s *goldenSink) take(o *outcome) error {
+	if !s.lines.Scan() {
+		return s.ended(fmt.Sprintf("ends before packet %d", o.n))
+	}
+	is := o.record()
+	s.line.Reset()
+	if err := newJSONSink(&s.line).encoder.Encode(&is); err != nil {
+		return err
+	}
+	if bytes.Equal(bytes.TrimSpace(s.line.Bytes()), s.lines.Bytes()) {
+		return nil // as nearly all are
+	}
+	was, err := s.parse()
+	if err != nil {
+		return err
+	}
+	if was.N != is.N || was.Length != is.Length || was.CRC != is.CRC {
+		return fmt.Errorf("%s is of another capture: here comes %s, and there %s", s.name, is.identity(), was.identity())
+	}
+	words := differences(o.packet, &was, &is)
+	if len(words) == 0 {
+		return nil
+	}
+	s.differ++
+	return printDifferences(s.w, o, words)
+}
+
+// identity returns what tells packets apart.
+func (r *record) identity() string {
+	return fmt.Sprintf("packet %d, %s of %d bytes with the CRC %s", r.N, r.Summary, r.Length, r.CRC)
+}
+
+// printDifferences prints a packet's line, whose verdict is the new one.
+func printDifferences(w io.Writer, o *outcome, words []string) error {
+	_, err := fmt.Fprintf(w, "%4d  %-64s  %s\n", o.n, o.summary(), strings.Join(words, "; "))
+	return err
+}
+
+// parse reads the line that was scanned.
+func (s *goldenSink) parse() (r record, err error) {
+	if err := json.Unmarshal(s.lines.Bytes(), &r); err != nil {
+		return r, fmt.Errorf("%s is no output of -json: %w", s.name, err)
+	}
+	if r.N == 0 {
+		return r, fmt.Errorf("%s is no output of -json: a line has no packet's number", s.name)
+	}
+	return r, nil
+}
+
+// ended returns why there is no line, or one too many: the file could not be
+// read, or is of another capture.
+func (s *goldenSink) ended(how string) error {
+	if err := s.lines.Err(); err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	return fmt.Errorf("%s %s: it is of another capture", s.name, how)
+}
+
+func (s *goldenSink) end() error {
+	defer s.file.Close()
+	if s.lines.Scan() {
+		return s.ended("goes on after the last packet")
+	}
+	if s.differ > 0 {
+		s.w.paragraph()
+		fmt.Fprintf(s.w, "%s not as in %s.\n", count(s.differ, "packet"), s.name)
+		return errDiffers
+	}
+	fmt.Fprintf(s.w, "All packets are as in %s.\n", s.name)
+	return nil
+}

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// programTypes are the names of -type. A section that is called so, or begins
+// so, tells the type by itself.
+var programTypes = map[string]ebpf.ProgramType{
+	"xdp": ebpf.XDP, "xdp.frags": ebpf.XDP, "tc": ebpf.SchedCLS, "action": ebpf.SchedACT, "socket": ebpf.SocketFilter,
+	"cgroup_skb": ebpf.CGroupSKB, "lwt_in": ebpf.LWTIn, "lwt_out": ebpf.LWTOut, "lwt_xmit": ebpf.LWTXmit,
+	"lwt_seg6local": ebpf.LWTSeg6Local, "flow_dissector": ebpf.FlowDissector, "netfilter": ebpf.Netfilter,
+}
+
+// object is a program of an object file.
+type object struct {
+	spec *ebpf.CollectionSpec
+	name string // of the program
+	// optional lets a config name what the program does not use.
+	optional bool
+}
+
+// openObject reads an object file and finds the program to run in it.
+func openObject(file, program, typ string) (*object, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	spec, err := readObject(f, file)
+	if err != nil {
+		return nil, err
+	}
+	return newObject(spec, program, typ)
+}
+
+func readObject(r io.ReaderAt, name string) (*ebpf.CollectionSpec, error) {
+	magic := make([]byte, 4)
+	if n, _ := r.ReadAt(magic, 0); !bytes.Equal(magic[:n], []byte("\x7fELF")) {
+		return nil, fmt.Errorf("%s is no BPF object file: it does not begin as an ELF file does", name)
+	}
+	spec, err := ebpf.LoadCollectionSpecFromReader(r)
+	if err != nil {
+		return nil, fmt.Errorf("%s is no BPF object file that can be read: %w", name, err)
+	}
+	if (spec.ByteOrder == binary.LittleEndian) != littleEndian {
+		return nil, fmt.Errorf("%s is for machines of the other byte order, %s", name, spec.ByteOrder)
+	}
+	return spec, nil
+}
+
+func newObject(spec *ebpf.CollectionSpec, program, typ string) (*object, error) {
+	if typ != "" {
+		if err := setType(spec, program, typ); err != nil {
+			return nil, err
+		}
+	}
+	name, err := choose(spec, program)
+	if err != nil {
+		return nil, err
+	}
+	return &object{spec: spec, name: name}, nil
+}
+
+// setType makes the program of that name, or all whose section does not tell,
+// programs of a type.
+func setType(spec *ebpf.CollectionSpec, name, typ string) error {
+	t, ok := programTypes[typ]
+	if !ok {
+		return fmt.Errorf("-type %s: the types are %s", typ, strings.Join(slices.Sorted(maps.Keys(programTypes)), ", "))
+	}
+	for n, p := range spec.Programs {
+		if n != name && (name != "" || p.Type != ebpf.UnspecifiedProgram) {
+			continue
+		}
+		p.Type, p.AttachType = t, attachType(t)
+		if typ == "xdp.frags" {
+			p.Flags |= unix.BPF_F_XDP_HAS_FRAGS
+		}
+	}
+	return nil
+}
+
+// attachType returns the attach type that programs of a type are loaded with if
+// nothing else is known.
+func attachType(t ebpf.ProgramType) ebpf.AttachType {
+	if t == ebpf.Netfilter {
+		return ebpf.AttachNetfilter
+	}
+	return ebpf.AttachNone
+}
+
+// choose finds the program to run: the one of that name, or the only one.
+func choose(spec *ebpf.CollectionSpec, name string) (string, error) {
+	names, has := candidates(spec)
+	p := spec.Programs[name]
+	switch {
+	case slices.Contains(names, name):
+		return name, nil
+	case p != nil && p.Type == ebpf.UnspecifiedProgram:
+		return "", fmt.Errorf("%s is in the section %q, which does not tell its type: say it with -type, such as -type xdp", name, p.SectionName)
+	case p != nil:
+		return "", fmt.Errorf("%s is a %s program, which takes no packets; %s", name, p.Type, has)
+	case name != "":
+		return "", fmt.Errorf("there is no program %s; %s", name, has)
+	case len(names) == 1:
+		return names[0], nil
+	case len(names) == 0:
+		return "", errors.New(has)
+	}
+	return "", fmt.Errorf("choose a program with -program: %s", has)
+}
+
+// candidates returns the programs that take packets, and a sentence with what
+// there is.
+func candidates(spec *ebpf.CollectionSpec) (names []string, has string) {
+	var list, unknown []string
+	for _, n := range slices.Sorted(maps.Keys(spec.Programs)) {
+		p := spec.Programs[n]
+		if p.Type == ebpf.UnspecifiedProgram {
+			unknown = append(unknown, fmt.Sprintf("%s (section %q)", n, p.SectionName))
+		} else if runners[p.Type] != nil {
+			names = append(names, n)
+			list = append(list, fmt.Sprintf("%s (%s)", n, p.Type))
+		}
+	}
+	switch {
+	case len(list) > 0:
+		return names, "the object has " + strings.Join(list, ", ")
+	case len(unknown) > 0:
+		return nil, "the sections do not tell the types of " + strings.Join(unknown, ", ") + ": say it with -type, such as -type xdp"
+	}
+	return nil, "none of the object's programs takes packets"
+}
+
+// load loads the program and what it refers to, with nothing pinned and
+// nothing attached, and with maps filled as cfg says.
+func (o *object) load(cfg config) (*program, error) {
+	spec := o.spec.Copy()
+	if err := cfg.prepare(spec); err != nil {
+		return nil, err
+	}
+	prune(spec, o.name)
+	if err := cfg.check(spec, o.name); err != nil && !o.optional {
+		return nil, err
+	}
+	for _, m := range spec.Maps {
+		m.Pinning = ebpf.PinNone // maps of that name may be in use on this machine
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, permission(err)
+	}
+	if err := cfg.fill(spec, coll); err != nil {
+		coll.Close()
+		return nil, err
+	}
+	prog := coll.Programs[o.name]
+	return &program{Program: prog, name: o.name, attach: spec.Programs[o.name].AttachType, own: true, close: coll.Close}, nil
+}
+
+// prune leaves in spec what the program of that name refers to.
+func prune(spec *ebpf.CollectionSpec, name string) {
+	r := references{spec: spec, programs: map[string]bool{}, maps: map[string]bool{}}
+	r.program(name)
+	maps.DeleteFunc(spec.Programs, func(n string, _ *ebpf.ProgramSpec) bool { return !r.programs[n] })
+	maps.DeleteFunc(spec.Maps, func(n string, _ *ebpf.MapSpec) bool { return !r.maps[n] })
+	maps.DeleteFunc(spec.Variables, func(_ string, v *ebpf.VariableSpec) bool { return !r.maps[v.SectionName] })
+}
+
+// references is what a program refers to, directly or not.
+type references struct {
+	spec           *ebpf.CollectionSpec
+	programs, maps map[string]bool
+}
+
+func (r *references) program(name string) {
+	p := r.spec.Programs[name]
+	if p == nil || r.programs[name] {
+		return
+	}
+	r.programs[name] = true
+	for _, ins := range p.Instructions {
+		if ins.IsLoadFromMap() {
+			r.mapSpec(ins.Reference())
+		}
+	}
+}
+
+// mapSpec follows a map to the maps and programs that it holds from the start.
+func (r *references) mapSpec(name string) {
+	m := r.spec.Maps[name]
+	if m == nil || r.maps[name] {
+		return
+	}
+	r.maps[name] = true
+	for _, entry := range m.Contents {
+		if held, ok := entry.Value.(string); ok {
+			r.program(held)
+			r.mapSpec(held)
+		}
+	}
+}
+
+// permission returns err, in plain words if the process may not load programs.
+func permission(err error) error {
+	if os.Geteuid() != 0 && errors.Is(err, os.ErrPermission) {
+		return errors.New("loading a BPF program takes root, or CAP_BPF together with CAP_NET_ADMIN")
+	}
+	return err
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net/netip"
+
+	"github.com/progrun/progrun"
+)
+
+// record is a line of -json. What is zero is left out, but for the number, the
+// length and the code of a verdict.
+type record struct {
+	N       int    `json:"n"`                 // the packet's number in the capture, from 1
+	Summary string `json:"summary"`           // the packet in words
+	Length  int    `json:"length"`            // of what went in, in bytes, with the Ethernet header
+	CRC     string `json:"crc"`               // CRC-32 of what went in, in hex
+	Wire    int    `json:"wire,omitempty"`    // the length on the wire, if the capture has less
+	Verdict string `json:"verdict,omitempty"` // its name, absent where the program could not be run
+	Code    *int64 `json:"code,omitempty"`    // the verdict as a number
+	// Packet is the packet as it came out, if the program changed it. The
+	// Ethernet header is that which went in for types that do not see it.
+	Packet   hexString      `json:"packet,omitempty"`
+	Metadata hexString      `json:"metadata,omitempty"` // what an XDP program put in front of the packet
+	Context  *contextRecord `json:"context,omitempty"`  // __sk_buff as the program left it
+	Flow     *flowRecord    `json:"flow,omitempty"`     // what a flow dissector found
+	Sight    string         `json:"sight,omitempty"`    // "part" or "unknown": the program saw, or may have seen, a part only
+	Error    string         `json:"error,omitempty"`    // why the program could not be run
+}
+
+// contextRecord has the names of struct __sk_buff.
+type contextRecord struct {
+	Mark           uint32    `json:"mark,omitzero"`
+	Priority       uint32    `json:"priority,omitzero"`
+	IngressIfindex int       `json:"ingress_ifindex,omitzero"`
+	Ifindex        int       `json:"ifindex,omitzero"`
+	CB             [5]uint32 `json:"cb,omitzero"`
+	TStamp         uint64    `json:"tstamp,omitzero"`
+	WireLen        int       `json:"wire_len,omitzero"`
+	GSOSegs        int       `json:"gso_segs,omitzero"`
+	GSOSize        int       `json:"gso_size,omitzero"`
+	HWTStamp       uint64    `json:"hwtstamp,omitzero"`
+}
+
+// flowRecord has the names of struct bpf_flow_keys.
+type flowRecord struct {
+	NHOff       int        `json:"nhoff"`
+	THOff       int        `json:"thoff"`
+	AddrProto   uint16     `json:"addr_proto,omitzero"`
+	IsFrag      bool       `json:"is_frag,omitzero"`
+	IsFirstFrag bool       `json:"is_first_frag,omitzero"`
+	IsEncap     bool       `json:"is_encap,omitzero"`
+	IPProto     uint8      `json:"ip_proto,omitzero"`
+	NProto      uint16     `json:"n_proto,omitzero"`
+	Src         netip.Addr `json:"src,omitzero"`
+	Dst         netip.Addr `json:"dst,omitzero"`
+	SPort       uint16     `json:"sport,omitzero"`
+	DPort       uint16     `json:"dport,omitzero"`
+	Flags       uint32     `json:"flags,omitzero"`
+	FlowLabel   uint32     `json:"flow_label,omitzero"`
+}
+
+// hexString is bytes that are JSON as a string of hexadecimal digits.
+type hexString []byte
+
+func (b hexString) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, b), nil }
+
+func (b *hexString) UnmarshalText(text []byte) (err error) {
+	*b, err = hex.AppendDecode(nil, text)
+	return err
+}
+
+// record returns a line of -json. It owns all that it refers to.
+func (o *outcome) record() record {
+	r := record{N: o.n, Summary: o.summary(), Length: len(o.packet), CRC: fmt.Sprintf("%08x", crc32.ChecksumIEEE(o.packet))}
+	if o.cut() {
+		r.Wire = o.wire
+	}
+	if o.err != nil {
+		r.Error = o.err.Error()
+		return r
+	}
+	code := o.code
+	r.Verdict, r.Code = o.verdict.String(), &code
+	if out := o.whole(); !bytes.Equal(out, o.packet) {
+		r.Packet = out
+	}
+	r.Metadata = bytes.Clone(o.metadata)
+	r.Context, r.Flow = contextOf(o.context), flowOf(o.flow)
+	if o.sight != progrun.SightWhole {
+		r.Sight = o.sight.String()
+	}
+	return r
+}
+
+// whole returns the packet as it came out, with the Ethernet header that went in
+// where none comes out, or what went in if no packet comes out.
+func (o *outcome) whole() []byte {
+	if o.out == nil {
+		return o.packet
+	}
+	b := bytes.Clone(o.out)
+	copy(b[:min(o.blank, len(b))], o.packet)
+	return b
+}
+
+func contextOf(c *progrun.SKB) *contextRecord {
+	if c == nil {
+		return nil
+	}
+	return &contextRecord{
+		Mark: c.Mark, Priority: c.Priority, IngressIfindex: c.IngressIfindex, Ifindex: c.Ifindex, CB: c.CB,
+		TStamp: c.TStampNS, WireLen: c.WireLen, GSOSegs: c.GSOSegs, GSOSize: c.GSOSize, HWTStamp: c.HWTStampNS,
+	}
+}
+
+func flowOf(k *progrun.FlowKeys) *flowRecord {
+	if k == nil {
+		return nil
+	}
+	return &flowRecord{
+		NHOff: k.NHOff, THOff: k.THOff, AddrProto: k.AddrProto, IsFrag: k.IsFrag, IsFirstFrag: k.IsFirstFrag,
+		IsEncap: k.IsEncap, IPProto: k.IPProto, NProto: k.NProto, Src: k.Src, Dst: k.Dst, SPort: k.SPort, DPort: k.DPort,
+		Flags: uint32(k.Flags), FlowLabel: k.FlowLabel,
+	}
+}
+
+// jsonSink prints each outcome as a line of JSON.
+type jsonSink struct{ encoder *json.Encoder }
+
+func newJSONSink(w io.Writer) jsonSink {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // summaries have a >
+	return jsonSink{e}
+}
+
+func (s jsonSink) take(o *outcome) error { return s.encoder.Encode(o.record()) }
+
+func (s jsonSink) end() error { return nil }

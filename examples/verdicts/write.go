@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
+)
+
+// writeSink writes the packets as they came out to a capture, with the times
+// that they have in the one that was read.
+type writeSink struct {
+	notes  io.Writer
+	n      int
+	file   *os.File
+	buffer *bufio.Writer
+	pcap   *pcapgo.Writer
+}
+
+// mostBytes is more than any packet has.
+const mostBytes = 262144
+
+// createCapture creates a capture that is not the one that is read.
+func createCapture(name string, from *capture, notes io.Writer) (*writeSink, error) {
+	if from.file != nil {
+		if info, err := os.Stat(name); err == nil {
+			if read, err := from.file.Stat(); err == nil && os.SameFile(info, read) {
+				return nil, fmt.Errorf("-write %s: this is the capture that is read", name)
+			}
+		}
+	}
+	if name == "-" {
+		return newCapture(os.Stdout, notes)
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	return newCapture(f, notes)
+}
+
+func newCapture(f *os.File, notes io.Writer) (*writeSink, error) {
+	b := bufio.NewWriter(f)
+	s := &writeSink{notes: notes, file: f, buffer: b, pcap: pcapgo.NewWriterNanos(b)}
+	return s, s.pcap.WriteFileHeader(mostBytes, layers.LinkTypeEthernet)
+}
+
+func (s *writeSink) take(o *outcome) error {
+	if o.err != nil {
+		return nil
+	}
+	s.n++
+	b := o.whole()
+	info := gopacket.CaptureInfo{Timestamp: o.time, CaptureLength: len(b), Length: max(len(b), len(b)+o.wire-len(o.packet))}
+	return s.pcap.WritePacket(info, b)
+}
+
+func (s *writeSink) end() error {
+	if err := s.buffer.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.notes, "%s written to %s.\n", count(s.n, "packet"), s.file.Name())
+	return s.file.Close()
+}
