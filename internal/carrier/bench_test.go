@@ -1,0 +1,77 @@
+package carrier_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/progrun/progrun"
+	"github.com/progrun/progrun/internal/carrier"
+)
+
+// BenchmarkCarry is the time of one packet: added, run, and its output copied.
+func BenchmarkCarry(b *testing.B) {
+	for _, output := range []bool{false, true} {
+		for _, size := range []int{64, 512, 1500} {
+			b.Run(fmt.Sprintf("output=%t/%d", output, size), func(b *testing.B) {
+				target := program(b, "xdp", "xdp_filter").Programs["xdp_filter"]
+				c := carry(b, target, carrier.Options{Chunks: 1, Packets: 512, Output: output})
+				p := udp(size, 7)
+				k := c.Chunk(0)
+				var out []byte
+				b.ResetTimer()
+				n := 0
+				for n < b.N {
+					k.Reset()
+					for n+k.Len() < b.N && k.Add(p, nil) {
+					}
+					for k.Len() > 0 {
+						from, to, _, err := k.Run(k.Len(), call)
+						if err != nil {
+							b.Fatal(err)
+						}
+						for i := from; i < to; i++ {
+							r := k.Result(i)
+							out = append(out[:0], r.Packet...)
+						}
+						n += to - from
+						if to == k.Len() {
+							break
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkSingle is the time of one packet in a run of its own.
+func BenchmarkSingle(b *testing.B) {
+	for _, output := range []bool{false, true} {
+		for _, size := range []int{64, 512, 1500} {
+			b.Run(fmt.Sprintf("output=%t/%d", output, size), func(b *testing.B) {
+				target := program(b, "xdp", "xdp_filter").Programs["xdp_filter"]
+				r := progrun.XDP{Packet: udp(size, 7), NoOutput: !output, Out: make([]byte, 1<<17)}
+				for b.Loop() {
+					if _, err := r.Run(target); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// udp is a frame of so many bytes, IPv4 and UDP to a port.
+func udp(n int, port uint16) []byte {
+	p := make([]byte, n)
+	p[12], p[13] = 8, 0
+	p[14] = 0x45
+	p[16], p[17] = byte((n-14)>>8), byte(n-14)
+	p[22], p[23] = 64, 17
+	p[36], p[37] = byte(port>>8), byte(port)
+	p[38], p[39] = byte((n-34)>>8), byte(n-34)
+	for i := 42; i < n; i++ {
+		p[i] = byte(i)
+	}
+	return p
+}

@@ -1,0 +1,146 @@
+package carrier
+
+import (
+	"encoding/binary"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+)
+
+// A Chunk is packets that run in one system call. Its memory is part of the
+// carrier's, and used again after Reset.
+type Chunk struct {
+	carrier *Carrier
+	control *control
+	packets []packet
+	first   uint32 // the number of packets[0] among those of all chunks
+	in, out []byte
+	pos     uint32 // of in among all slabs
+	start   []byte // what the kernel's buffer holds first
+	n, done int
+	filled  int // bytes of in
+}
+
+// A Call runs prog repeat times on data, and returns the mean time of a run. The
+// errno may be anything, also after some of the runs.
+type Call func(prog *ebpf.Program, data []byte, repeat int) (time.Duration, syscall.Errno)
+
+// Result is what became of a packet.
+type Result struct {
+	Verdict uint32
+	// Packet and Metadata are nil without output. They are valid until the next
+	// Run or Reset.
+	Packet, Metadata []byte
+	// Linear is how much of Packet was in the first buffer.
+	Linear int
+	// Lost reports whether the packet ran, but its output could not be read.
+	Lost bool
+}
+
+// Chunk returns one of the carrier's chunks, from 0. Each may be used by one
+// goroutine at a time.
+func (c *Carrier) Chunk(i int) *Chunk {
+	n := c.Capacity()
+	b := &Chunk{
+		carrier: c,
+		control: c.control(i),
+		packets: unsafe.Slice((*packet)(unsafe.Pointer(&c.indexMem[i*n*packetSize])), n),
+		first:   uint32(i * n),
+		in:      c.slab(2 * i), out: c.slab(2*i + 1),
+		pos:   uint32(2*i) << slabBits,
+		start: make([]byte, 64),
+	}
+	binary.NativeEndian.PutUint32(b.start, uint32(i))
+	b.Reset()
+	return b
+}
+
+func (c *Carrier) slab(i int) []byte { return c.slabMem[i*slabSize:][:slabSize:slabSize] }
+
+// Capacity is how many packets a chunk takes at most.
+func (c *Carrier) Capacity() int {
+	return int(c.index.MaxEntries() / c.controls.MaxEntries())
+}
+
+// Reset empties the chunk.
+func (b *Chunk) Reset() {
+	b.n, b.done, b.filled = 0, 0, 0
+	b.control.next = b.first
+}
+
+// Add adds a packet and its metadata, and reports whether there was room.
+func (b *Chunk) Add(p, metadata []byte) bool {
+	size := len(metadata) + len(p)
+	if b.Full() || size > int(b.carrier.most) {
+		return false
+	}
+	to := b.in[b.filled:]
+	copy(to[copy(to, metadata):], p)
+	e := &b.packets[b.n]
+	e.pos, e.size, e.meta = b.pos+uint32(b.filled), uint32(size), uint32(len(metadata))
+	b.filled += (size + 7) &^ 7
+	b.n++
+	return true
+}
+
+// Full reports whether there might be no room for another packet.
+func (b *Chunk) Full() bool {
+	return b.n == len(b.packets) || b.filled > slabSize-int(b.carrier.most)
+}
+
+// Len is how many packets have been added.
+func (b *Chunk) Len() int { return b.n }
+
+// Input returns a packet that was added, and its metadata. They are valid until
+// Reset.
+func (b *Chunk) Input(i int) (p, metadata []byte) {
+	e := &b.packets[i]
+	all := b.in[e.pos&(slabSize-1):][:e.size:e.size]
+	return all[e.meta:], all[:e.meta:e.meta]
+}
+
+// Run runs the packets before end that have not run, as many as it can, and
+// returns the range of those that did. Their results are valid until the next
+// Run. A range of none is for a packet that cannot be carried: the caller runs it
+// some other way, and calls Skip. An error is that of a call which ran nothing.
+func (b *Chunk) Run(end int, call Call) (from, to int, perRun time.Duration, err error) {
+	from = b.done
+	c := b.control
+	c.out, c.why = 0, running
+	for c.end = b.first + uint32(end); c.why == running && c.next < c.end; {
+		before := c.next
+		took, errno := call(b.carrier.prog, b.start, int(c.end-c.next))
+		perRun = took
+		if c.next == before && c.why == running {
+			if errno == 0 {
+				errno = syscall.EIO // the program did not run, or not as ours
+			}
+			err = errno
+			break
+		}
+	}
+	b.done = int(c.next - b.first)
+	return from, b.done, perRun, err
+}
+
+// Skip passes over a packet that could not be carried.
+func (b *Chunk) Skip() {
+	b.control.next++
+	b.done++
+}
+
+// Result returns what became of a packet of the last Run.
+func (b *Chunk) Result(i int) Result {
+	e := &b.packets[i]
+	r := Result{
+		Verdict: e.verdict, Linear: int(e.outLinear),
+		Lost: b.control.why == lost && i == b.done-1,
+	}
+	if b.carrier.output && !r.Lost {
+		all := b.out[e.outPos:][:e.outSize:e.outSize]
+		r.Metadata, r.Packet = all[:e.outMeta:e.outMeta], all[e.outMeta:]
+	}
+	return r
+}

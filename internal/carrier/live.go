@@ -1,0 +1,120 @@
+package carrier
+
+import (
+	"os"
+	"slices"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+)
+
+// Live is a carrier for live frames: it counts what the target says of them, and
+// writes each anew if there are packets.
+type Live struct {
+	Carrier
+	frame []byte
+}
+
+// LiveOptions configures a carrier for live frames.
+type LiveOptions struct {
+	// Packets are the frames to write, one after another, again and again. None
+	// leaves every frame as it is.
+	Packets [][]byte
+	// Metadata is what lies in front of each of Packets.
+	Metadata []byte
+	// CPUs are those of the threads that will run the program, which must not
+	// leave them. None means one thread, on any CPU.
+	CPUs []int
+}
+
+// Bytes is how much memory the packets take.
+func (o *LiveOptions) Bytes() int64 {
+	return o.layout(nil)*slabSize + int64(len(o.Packets))*packetSize
+}
+
+// layout finds a place for each packet, and tells how many slabs that takes.
+func (o *LiveOptions) layout(place func(i int, pos int64)) (slabs int64) {
+	pos := int64(0)
+	for i, p := range o.Packets {
+		if pos&(slabSize-1) > int64(slabSize-os.Getpagesize()) {
+			pos = (pos + slabSize) &^ (slabSize - 1)
+		}
+		if place != nil {
+			place(i, pos)
+		}
+		pos += int64(len(o.Metadata)+len(p)+7) &^ 7
+	}
+	return (pos + slabSize - 1) / slabSize
+}
+
+// NewLive makes a carrier for live frames.
+func NewLive(target *ebpf.Program, opts LiveOptions) (*Live, error) {
+	l := &Live{}
+	l.live, l.most = true, uint32(os.Getpagesize())
+	l.cpus, l.packets = len(opts.CPUs) > 0, len(opts.Packets) > 0
+	slots := 1
+	if l.cpus {
+		slots = slices.Max(opts.CPUs) + 1
+	}
+	if err := l.make(target, slots, len(opts.Packets), int(opts.layout(nil))); err != nil {
+		l.Close()
+		return nil, err
+	}
+	l.fill(&opts)
+	return l, nil
+}
+
+// fill copies the packets into the maps. The frame that calls begin with has
+// the length that most packets have: others take the kernel more time.
+func (l *Live) fill(opts *LiveOptions) {
+	lengths := make(map[int]int)
+	opts.layout(func(i int, pos int64) {
+		p := opts.Packets[i]
+		to := l.slabMem[pos:]
+		copy(to[copy(to, opts.Metadata):], p)
+		*(*packet)(unsafe.Pointer(&l.indexMem[i*packetSize])) = packet{
+			pos: uint32(pos), size: uint32(len(opts.Metadata) + len(p)), meta: uint32(len(opts.Metadata)),
+		}
+		if lengths[len(p)]++; lengths[len(p)] > lengths[len(l.frame)] {
+			l.frame = p
+		}
+	})
+	for i := range l.controls.MaxEntries() {
+		l.control(int(i)).end = uint32(len(opts.Packets))
+	}
+}
+
+// Frame is the frame to call the kernel with where there are packets.
+func (l *Live) Frame() []byte { return l.frame }
+
+// Slot is where the frames of one thread are counted.
+type Slot struct{ control *control }
+
+// Slot returns the slot of a CPU, or that of the one thread.
+func (l *Live) Slot(cpu int) Slot {
+	if !l.cpus {
+		cpu = 0
+	}
+	return Slot{l.control(cpu)}
+}
+
+// Seek makes packet n the next one. No call may be under way on the slot.
+func (s Slot) Seek(n uint32) { s.control.next = n }
+
+// Verdicts are how many frames have had each verdict, from XDP_ABORTED to
+// XDP_REDIRECT, and any other. A call may be under way.
+func (s Slot) Verdicts() (counts [6]uint64) {
+	for i := range counts {
+		counts[i] = atomic.LoadUint64(&s.control.verdicts[i])
+	}
+	return counts
+}
+
+// Ran is how many frames have run.
+func (s Slot) Ran() (n uint64) {
+	for _, v := range s.Verdicts() {
+		n += v
+	}
+	return n
+}
