@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 )
@@ -15,14 +16,19 @@ const (
 
 // ahead runs the inputs of a batch in groups, ahead of the one that was yielded
 // last. The caller's goroutine pulls inputs, hands them out in groups, and yields
-// the oldest group when there is no room for another.
+// the oldest group when there is no room for another. Without workers it runs the
+// groups as well.
 type ahead[Q Request[Q, R], R any] struct {
 	prog  *ebpf.Program
 	opts  BatchOptions
 	yield func(BatchResult[Q, R], error) bool
 
-	filling *group[Q, R]
-	waiting []*group[Q, R] // handed out, in the order of their inputs
+	filling  *group[Q, R]
+	waiting  []*group[Q, R] // handed out, in the order of their inputs
+	spare    *group[Q, R]   // yielded
+	size     int            // inputs of a group that is not carried
+	most     int            // such groups that may wait
+	carriage *carriage[Q, R]
 
 	work    chan *group[Q, R]
 	stopped atomic.Bool
@@ -36,53 +42,100 @@ type ahead[Q Request[Q, R], R any] struct {
 // group is some consecutive inputs, and what became of them. Its memory is used
 // again for later ones.
 type group[Q Request[Q, R], R any] struct {
-	inputs []input[Q, R]
-	done   chan struct{}
-	lent   Q // the request that runs, with memory for its output
+	inputs  []input[Q, R]
+	done    chan struct{}
+	lent    Q            // the request that runs, with memory for its output
+	lentOut *[]byte      // its Out
+	cargo   *cargo[Q, R] // what is carried of the group, or nil
 }
 
-type input[Q, R any] struct {
+type input[Q Request[Q, R], R any] struct {
 	BatchResult[Q, R]
 	err       error
 	data, out []byte
+
+	carried bool
+	at      int // in the chunk, if it is carried
+	perRun  time.Duration
 }
 
-func runAhead[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions, yield func(BatchResult[Q, R], error) bool) *ahead[Q, R] {
-	return &ahead[Q, R]{
-		prog: prog, opts: opts, yield: yield, work: make(chan *group[Q, R], groupsAhead*opts.Workers),
+func newGroup[Q Request[Q, R], R any](size int) *group[Q, R] {
+	g := &group[Q, R]{inputs: make([]input[Q, R], 0, size), done: make(chan struct{}, 1)}
+	g.lentOut = g.lent.outIn(&g.lent)
+	return g
+}
+
+func runAhead[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions, c *carriage[Q, R], yield func(BatchResult[Q, R], error) bool) *ahead[Q, R] {
+	a := &ahead[Q, R]{
+		prog: prog, opts: opts, yield: yield, carriage: c,
+		size: groupSize, most: groupsAhead * opts.Workers,
 		home: currentNetNS(), nobody: make(chan struct{}),
 	}
+	if opts.Ahead > 0 {
+		a.size = min(a.size, opts.Ahead)
+		a.most = min(a.most, opts.Ahead/a.size)
+	}
+	a.work = make(chan *group[Q, R], max(a.most, c.groups(), 1))
+	return a
 }
 
 // add takes in an input, with a copy of what it points to. It reports whether to
 // go on.
-func (a *ahead[Q, R]) add(n int, req Q) bool {
-	if a.filling == nil {
-		a.filling = &group[Q, R]{inputs: make([]input[Q, R], 0, groupSize), done: make(chan struct{}, 1)}
-	}
+func (a *ahead[Q, R]) add(n int, req Q, carry bool) bool {
 	g := a.filling
-	g.inputs = g.inputs[:len(g.inputs)+1]
-	in := &g.inputs[len(g.inputs)-1]
-	in.Input, in.Request = n, req.keep(&in.data)
-	return len(g.inputs) < groupSize || a.handOut()
+	if g != nil && carry != (g.cargo != nil) || len(a.waiting) > 0 && carry != (a.waiting[0].cargo != nil) {
+		if !a.finish() { // both kinds together would be too far ahead
+			return false
+		}
+		g = nil
+	}
+	if g == nil {
+		g = a.freeGroup(carry)
+		a.filling = g
+	}
+	g.add(n, req)
+	return !g.full() || a.handOut()
 }
 
-// handOut has the group that was filled run, and another one filled. Where as
-// much is waiting as may run ahead, that is the oldest, once it was yielded.
+// add takes in an input. There is room for it.
+func (g *group[Q, R]) add(n int, req Q) {
+	g.inputs = g.inputs[:len(g.inputs)+1]
+	in := &g.inputs[len(g.inputs)-1]
+	in.Input, in.Request, in.err = n, req, nil
+	if in.carried = g.cargo != nil && g.takeIn(in); !in.carried {
+		in.Request = req.keep(&in.data)
+	}
+}
+
+func (g *group[Q, R]) full() bool {
+	return len(g.inputs) == cap(g.inputs) || g.cargo != nil && g.cargo.chunk.Full()
+}
+
+// freeGroup returns an empty group. There is one.
+func (a *ahead[Q, R]) freeGroup(carry bool) (g *group[Q, R]) {
+	if carry {
+		return a.carriage.freeGroup()
+	}
+	if g, a.spare = a.spare, nil; g == nil {
+		g = newGroup[Q, R](a.size)
+	}
+	return g
+}
+
+// handOut has the group that was filled run. Where as much is waiting as may run
+// ahead, it yields the oldest. It reports whether to go on.
 func (a *ahead[Q, R]) handOut() (goOn bool) {
-	a.start()
+	carry := a.filling.cargo != nil
 	a.queue()
-	if len(a.waiting) < cap(a.work) {
+	if a.opts.Workers > 1 {
+		a.start()
+	} else {
+		a.runAll()
+	}
+	if carry && a.carriage.hasFree() || !carry && len(a.waiting) < a.most {
 		return true
 	}
-	oldest := a.waiting[0]
-	a.waiting = append(a.waiting[:0], a.waiting[1:]...)
-	if !a.yieldGroup(oldest) {
-		return false
-	}
-	oldest.inputs = oldest.inputs[:0]
-	a.filling = oldest
-	return true
+	return a.yieldOldest()
 }
 
 // queue has the group that was filled wait for someone to run it.
@@ -92,17 +145,36 @@ func (a *ahead[Q, R]) queue() {
 	a.filling = nil
 }
 
-// finish runs what is left, beside the workers, and yields it.
-func (a *ahead[Q, R]) finish() {
+// finish runs what is left, beside the workers, and yields it. It reports whether
+// to go on.
+func (a *ahead[Q, R]) finish() (goOn bool) {
 	if a.filling != nil {
 		a.queue()
 	}
 	a.runAll()
-	for _, g := range a.waiting {
-		if !a.yieldGroup(g) {
-			return
+	for len(a.waiting) > 0 {
+		if !a.yieldOldest() {
+			return false
 		}
 	}
+	return true
+}
+
+// yieldOldest yields the group that waits longest, which is free then. It reports
+// whether to go on.
+func (a *ahead[Q, R]) yieldOldest() (goOn bool) {
+	g := a.waiting[0]
+	a.waiting = append(a.waiting[:0], a.waiting[1:]...)
+	if !a.yieldGroup(g) {
+		return false
+	}
+	g.inputs = g.inputs[:0]
+	if g.cargo != nil {
+		a.carriage.giveBack(g)
+	} else {
+		a.spare = g
+	}
+	return true
 }
 
 // yieldGroup waits for a group and yields what became of it. It reports whether to go
@@ -116,6 +188,9 @@ func (a *ahead[Q, R]) yieldGroup(g *group[Q, R]) bool {
 	}
 	for i := range g.inputs {
 		in := &g.inputs[i]
+		if in.carried {
+			g.settle(in, &a.carriage.data, &a.carriage.out)
+		}
 		if in.err != nil {
 			in.err = numbered(in.err, in.Input)
 		}
@@ -163,20 +238,25 @@ func (a *ahead[Q, R]) runAll() {
 
 // run runs the inputs of a group until someone says stop.
 func (a *ahead[Q, R]) run(g *group[Q, R]) {
-	lentOut := g.lent.outIn(&g.lent)
-	for i := range g.inputs {
-		if a.stopped.Load() {
-			break
+	for i := 0; i < len(g.inputs) && !a.stopped.Load(); {
+		if g.inputs[i].carried {
+			i = g.carry(i)
+			continue
 		}
-		in := &g.inputs[i]
-		g.lent = in.Request
-		if room := in.Request.room(); room > 0 {
-			in.out = grow(in.out, room, false)
-			*lentOut = in.out
-		}
-		in.Result, in.err = g.lent.Run(a.prog)
+		g.runOne(&g.inputs[i], a.prog)
+		i++
 	}
 	g.done <- struct{}{}
+}
+
+// runOne runs an input by itself.
+func (g *group[Q, R]) runOne(in *input[Q, R], prog *ebpf.Program) {
+	g.lent = in.Request
+	if room := in.Request.room(); room > 0 {
+		in.out = grow(in.out, room, false)
+		*g.lentOut = in.out
+	}
+	in.Result, in.err = g.lent.Run(prog)
 }
 
 // stop waits for the workers, which do no more than they are at.

@@ -604,7 +604,7 @@ func TestBatchWorkersLost(t *testing.T) {
 		if err := <-lost; err != nil {
 			t.Error(err)
 		}
-		a := runAhead(o.Program, BatchOptions{Workers: 3}, func(res BatchResult[XDP, XDPResult], err error) bool {
+		a := runAhead(o.Program, BatchOptions{Workers: 3}, nil, func(res BatchResult[XDP, XDPResult], err error) bool {
 			if n++; err != nil || res.Input != n {
 				t.Errorf("input %d: %+v, %v", n, res, err)
 			}
@@ -614,7 +614,7 @@ func TestBatchWorkersLost(t *testing.T) {
 		a.home.err = unix.EPERM
 		defer a.stop()
 		for i := range 1000 {
-			if !a.add(i+1, XDP{Packet: frame(64)}) {
+			if !a.add(i+1, XDP{Packet: frame(64)}, false) {
 				t.Error("stopped")
 			}
 		}

@@ -1,7 +1,6 @@
 package progrun
 
 import (
-	"errors"
 	"runtime"
 	"strings"
 	"sync"
@@ -109,11 +108,4 @@ func setSignals(blocked, old *unix.Sigset_t) syscall.Errno {
 		return errnoOf(err)
 	}
 	return 0
-}
-
-// errnoOf is the errno in an error, EINVAL if there is none.
-func errnoOf(err error) syscall.Errno {
-	errno := unix.EINVAL
-	errors.As(err, &errno)
-	return errno
 }

@@ -1,6 +1,7 @@
 package progrun
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -94,6 +95,13 @@ func (r Ran) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // UnmarshalText parses what String returns.
 func (r *Ran) UnmarshalText(text []byte) error { return parse(r, text, "Ran", RanNo, RanMaybe, RanYes) }
+
+// errnoOf returns the errno in an error, EINVAL if there is none.
+func errnoOf(err error) syscall.Errno {
+	errno := syscall.EINVAL
+	errors.As(err, &errno)
+	return errno
+}
 
 // unsupported is the errno of a kernel that lacks something.
 type unsupported struct{ errno syscall.Errno }

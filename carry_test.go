@@ -1,0 +1,246 @@
+package progrun
+
+import (
+	"bytes"
+	"errors"
+	"iter"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// withPause makes a pause in which the carrier of a batch is surely made.
+func withPause[T any](items iter.Seq[T]) iter.Seq[T] {
+	pause := 500 * time.Millisecond
+	if emulated {
+		pause *= 6
+	}
+	return func(yield func(T) bool) {
+		n := 0
+		for item := range items {
+			if n++; n == carryAfter+groupSize*20 {
+				time.Sleep(pause)
+			}
+			if !yield(item) {
+				return
+			}
+		}
+	}
+}
+
+// mixed are requests of which most can be carried.
+func mixed(t *testing.T, n int) []XDP {
+	packets := traffic(t)
+	requests := make([]XDP, n)
+	for i := range requests {
+		r := XDP{Packet: packets[i%len(packets)]}
+		switch {
+		case i%97 == 1:
+			r.Packet = bytes.Repeat([]byte{byte(i)}, 5000)
+		case i%89 == 1:
+			r.Packet = r.Packet[:13]
+		case i%83 == 1:
+			r.Metadata = []byte{1, 2, 3, 4, byte(i), 6, 7, 8}
+		case i%79 == 1:
+			r.Out = make([]byte, 5)
+		case i%73 == 1:
+			r.NoOutput = true
+		case i%71 == 1:
+			r.Repeat = 1
+		case i%67 == 1:
+			r.Metadata = []byte{1, 2, 3}
+		case i%61 == 1:
+			r.IngressIfindex = 1
+		case i%59 == 1:
+			r.Packet = bytes.Repeat([]byte{byte(i), 8}, (i%3508+13)/2+1)
+		case i%53 == 1:
+			r.Packet = make([]byte, xdpLinear+1)
+		}
+		requests[i] = r
+	}
+	return requests
+}
+
+// needCarrier skips a test where nothing is carried.
+func needCarrier(t *testing.T, stats BatchStats) {
+	t.Helper()
+	if stats.Carried == 0 && stats.CarryErr != nil && (errors.Is(stats.CarryErr, ebpf.ErrNotSupported) || errors.Is(stats.CarryErr, os.ErrPermission)) {
+		t.Skip(stats.CarryErr)
+	}
+}
+
+// TestBatchCarried has all that a batch yields be that of single runs.
+func TestBatchCarried(t *testing.T) {
+	requests := mixed(t, 12000)
+	for _, program := range []string{"xdp_filter", "xdp_meta", "xdp_grow_head"} {
+		for _, workers := range []int{1, 3, 1, 3} {
+			o := load(t, "xdp", program)
+			var stats BatchStats
+			opts := &BatchOptions{KeepGoing: true, Workers: workers, Ahead: 600, Stats: &stats}
+			i := 0
+			for res, err := range Batch(o.Program, withPause(slices.Values(requests)), opts) {
+				r := requests[i]
+				own := bytes.Clone(r.Out)
+				if r.Out != nil {
+					r.Out = own
+				}
+				alone, aloneErr := r.Run(o.Program)
+				if !sameError(err, aloneErr) || err != nil && err.(*Error).Input != i+1 {
+					t.Fatalf("%s, input %d: %v, alone %v", program, i, err, aloneErr)
+				}
+				got := res.Result
+				if res.Input != i+1 || !bytes.Equal(res.Request.Packet, r.Packet) || !bytes.Equal(res.Request.Metadata, r.Metadata) {
+					t.Fatalf("%s, input %d: number %d, request %x", program, i, res.Input, res.Request.Packet)
+				}
+				if got.Action != alone.Action || !bytes.Equal(got.Packet, alone.Packet) || !bytes.Equal(got.Metadata, alone.Metadata) ||
+					got.LinearSize != alone.LinearSize || got.Sight != alone.Sight || (got.Packet == nil) != (alone.Packet == nil) {
+					t.Fatalf("%s, input %d: %+v, alone %+v", program, i, got, alone)
+				}
+				i++
+			}
+			if i != len(requests) || stats.Inputs != int64(i) {
+				t.Errorf("%s: %d results of %d, stats %+v", program, i, len(requests), stats)
+			}
+			needCarrier(t, stats)
+			if errors.Is(stats.CarryErr, syscall.EBUSY) {
+				t.Logf("%s, %d workers: %+v", program, workers, stats) // others are in the dispatcher
+				continue
+			}
+			if stats.Carried < int64(len(requests)/4) || stats.CarryErr != nil {
+				t.Errorf("%s, %d workers: %+v", program, workers, stats)
+			}
+		}
+	}
+}
+
+func sameError(a, b error) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	_, text, _ := strings.Cut(a.Error(), "input ")
+	_, text, _ = strings.Cut(text, ": ")
+	return "progrun: "+text == b.Error()
+}
+
+// TestBatchAhead never pulls more than it may.
+func TestBatchAhead(t *testing.T) {
+	o := load(t, "xdp", "xdp_pass")
+	for _, workers := range []int{1, 2} {
+		for _, ahead := range []int{1, 20, 100, 1000} {
+			pulled, yielded, most := 0, 0, 0
+			source := func(yield func([]byte) bool) {
+				for range 10000 {
+					pulled++
+					most = max(most, pulled-yielded)
+					if !yield(frame(64 + pulled%100)) {
+						return
+					}
+				}
+			}
+			var stats BatchStats
+			for res, err := range Batch(o.Program, Packets(XDP{}, withPause(source)), &BatchOptions{Ahead: ahead, Workers: workers, Stats: &stats}) {
+				if yielded++; err != nil || res.Input != yielded || len(res.Result.Packet) != 64+yielded%100 {
+					t.Fatalf("result %d: %+v, %v", yielded, res, err)
+				}
+			}
+			if yielded != 10000 || most > ahead {
+				t.Errorf("%d workers, ahead %d: %d results, up to %d ahead", workers, ahead, yielded, most)
+			}
+			if wanted := ahead/max(1, 2*(workers-1)*workers) >= leastCarried; wanted != (stats.Carried > 0) {
+				needCarrier(t, stats)
+				t.Errorf("%d workers, ahead %d: %+v", workers, ahead, stats)
+			}
+		}
+	}
+}
+
+// TestBatchCarrierEnds leaves loops early: what they found stays, and nothing of
+// the carrier does.
+func TestBatchCarrierEnds(t *testing.T) {
+	o := load(t, "xdp", "xdp_filter")
+	before := carriers(t)
+	var stats BatchStats
+	loop := func(last int, leave func()) (found BatchResult[XDP, XDPResult]) {
+		for res, err := range Batch(o.Program, Packets(XDP{}, withPause(again(udp4(somewhere, 7, 1, 2, 3), 1<<20))), &BatchOptions{Ahead: 100, Stats: &stats}) {
+			if found = res; err != nil {
+				t.Fatal(err)
+			}
+			if res.Input >= last {
+				leave()
+				break
+			}
+		}
+		return found
+	}
+	for _, last := range []int{1, carryAfter, carryAfter + 1, carryAfter + 100, carryAfter + 2000} {
+		found := loop(last, func() {})
+		want := bytes.Clone(found.Result.Packet)
+		request := bytes.Clone(found.Request.Packet)
+		loop(10, func() {})
+		if !bytes.Equal(found.Result.Packet, want) || !bytes.Equal(found.Request.Packet, request) {
+			t.Errorf("what was found after %d changed", last)
+		}
+	}
+	func() {
+		defer func() { _ = recover() }()
+		loop(carryAfter+2000, func() { panic("left") })
+	}()
+	for range 100 {
+		if carriers(t) <= before {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Errorf("%d carriers are left, before %d", carriers(t), before)
+}
+
+// carriers is how many carriers the kernel has.
+func carriers(t *testing.T) (n int) {
+	t.Helper()
+	for id := ebpf.ProgramID(0); ; {
+		var err error
+		if id, err = ebpf.ProgramGetNextID(id); err != nil {
+			return n
+		}
+		p, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			continue
+		}
+		if info, err := p.Info(); err == nil && strings.HasPrefix(info.Name, "progrun_carrier") {
+			n++
+		}
+		p.Close()
+	}
+}
+
+// TestBatchCannotCarry says why.
+func TestBatchCannotCarry(t *testing.T) {
+	var stats BatchStats
+	for range Batch(load(t, "tc", "tc_mark").Program, Packets(TC{}, again(frame(64), 10)), &BatchOptions{Ahead: 100, Stats: &stats}) {
+	}
+	const text = "progrun: Batch: only packets of XDP programs are carried: not supported"
+	if stats.Inputs != 10 || stats.CarryErr == nil || stats.CarryErr.Error() != text {
+		t.Errorf("got %+v, want %s", stats, text)
+	}
+	for range Batch(load(t, "xdp", "xdp_pass").Program, Packets(XDP{}, again(frame(64), 10)), &BatchOptions{Ahead: 3, Stats: &stats}) {
+	}
+	if stats.Inputs != 10 || stats.CarryErr == nil || !strings.Contains(stats.CarryErr.Error(), "Batch.Ahead: 3: less than the 16") {
+		t.Errorf("got %+v", stats)
+	}
+}
+
+// again is one packet, n times.
+func again(packet []byte, n int) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for range n {
+			if !yield(packet) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,86 @@
+package progrun
+
+import (
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/progrun/progrun/internal/carrier"
+)
+
+// LiveVerdicts is how many frames had which verdict.
+type LiveVerdicts struct {
+	Aborted  int64 `json:"aborted"`
+	Drop     int64 `json:"drop"`
+	Pass     int64 `json:"pass"`
+	TX       int64 `json:"tx"`
+	Redirect int64 `json:"redirect"`
+	// Other counts verdicts that are none of XDP's. The kernel drops the frame.
+	Other int64 `json:"other"`
+}
+
+// Total returns how many frames had a verdict.
+func (v LiveVerdicts) Total() int64 {
+	return v.Aborted + v.Drop + v.Pass + v.TX + v.Redirect + v.Other
+}
+
+func (v *LiveVerdicts) add(other LiveVerdicts) {
+	v.Aborted += other.Aborted
+	v.Drop += other.Drop
+	v.Pass += other.Pass
+	v.TX += other.TX
+	v.Redirect += other.Redirect
+	v.Other += other.Other
+}
+
+// Exchange puts another program in the place of the one that a [Live] runs. The
+// zero value is ready for use. It may be used by several runs and from several
+// goroutines.
+type Exchange struct {
+	mu   sync.Mutex
+	runs []*carrier.Live
+}
+
+// Put puts prog in the place of the program in every run under way that has x.
+// Frames that begin after Put returned run prog, and no frame runs neither. The
+// run does not stop for it, nor does a hold have to be made.
+//
+// It is an error if no run is under way (EINVAL), or if prog does not go with the
+// first program of a run: both must, or must not, be loaded with
+// BPF_F_XDP_HAS_FRAGS, and have the same attach type, 0 or BPF_XDP. The caller may
+// close prog.
+func (x *Exchange) Put(prog *ebpf.Program) error {
+	if _, err := xdpTypes.descriptor("Exchange", prog); err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.runs) == 0 {
+		return refuse("Exchange", "", "", "no run is under way", syscall.EINVAL)
+	}
+	for _, run := range x.runs {
+		if err := run.Exchange(prog); err != nil {
+			return &Error{Request: "Exchange", Rule: "the program does not go with the one that runs: flags of fragments and attach type must be the same",
+				Err: errnoOf(err)}
+		}
+	}
+	return nil
+}
+
+func (x *Exchange) enter(run *carrier.Live) {
+	if x != nil {
+		x.mu.Lock()
+		x.runs = append(x.runs, run)
+		x.mu.Unlock()
+	}
+}
+
+func (x *Exchange) leave(run *carrier.Live) {
+	if x != nil {
+		x.mu.Lock()
+		x.runs = slices.DeleteFunc(x.runs, func(r *carrier.Live) bool { return r == run })
+		x.mu.Unlock()
+	}
+}
