@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/progrun/progrun/internal/carrier"
 )
 
 // Live runs an XDP program on live frames: the kernel does with every frame
@@ -65,6 +67,26 @@ import (
 // in the dispatcher, its calls take ten times as long as it waits in them, up to
 // a quarter of a second. [LiveStats.HoldErr] and [LiveStats.LimitedBy] say so.
 //
+// # Captures
+//
+// A run with Packets sends a capture: one worker in order, round after round. With
+// several workers each packet is sent as often as it would be by one, each worker
+// takes stretches of the capture that follow each other, and the stretches of
+// different workers run at the same time. A frame does not depend on what became of
+// the page before.
+//
+// Such a run puts an XDP program of its own, a carrier, in front of the program. It
+// writes the frame, runs the program by a tail call, and counts its verdict. So do
+// runs that count verdicts, or have an Exchange. The carrier knows how many frames
+// have run: Uncertain is 0, and what a call that was cut short left out runs in the
+// next. It is the carrier that is held, and a Hold on the program is of no use. It
+// takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (EPERM), the JIT, Linux 5.18, and a
+// program that arrays of programs take. Where there can be no carrier the run fails
+// before its first frame.
+//
+// The program can make 32 tail calls in a row in place of 33, and fentry and fexit
+// programs on it do not see the runs.
+//
 // # Namespaces
 //
 // Workers run in the network namespace of the calling thread, or in NetNS. They
@@ -115,6 +137,25 @@ type Live struct {
 	// Hold is a hold on the program that the caller has. It must not be
 	// closed (EBADF). If it is nil, the run makes one for itself where it pays.
 	Hold *Hold
+	// Packets are frames to run in turn, again and again, in place of Packet
+	// (EINVAL with both). They may differ in size; the limits are those of
+	// Packet. Each frame is written anew, with Metadata in front of it. See the
+	// section on captures.
+	Packets [][]byte
+	// Times is when each of Packets runs, from the start of a round: one for
+	// each, none before the one it follows (EINVAL). A round starts when the
+	// last packet of the one before is due, so that Times[0] is the pause
+	// between two rounds. A packet that is late runs at once. Times go with
+	// neither Rate nor more than one of CPUs (EINVAL).
+	Times []time.Duration
+	// Speed is how many times faster than Times packets run; 0 means 1.
+	Speed float64
+	// CountVerdicts has the run count what the program says of the frames, in
+	// [LiveStats.Verdicts].
+	CountVerdicts bool
+	// Exchange, if it is not nil, can put another program in the place of this
+	// one during the run.
+	Exchange *Exchange
 	// Progress, if set, is called every ProgressInterval on the goroutine
 	// that called Run, while the workers go on.
 	Progress func(LiveStats)
@@ -132,6 +173,11 @@ type LiveStats struct {
 	// Missed is how many frames Rate asked for, up to the last that ran, that
 	// could not be run in time.
 	Missed int64 `json:"missed"`
+	// Bytes is how many bytes the frames had as they began, without metadata.
+	Bytes int64 `json:"bytes"`
+	// Verdicts is how many frames had which verdict, if the request has
+	// CountVerdicts, Packets or an Exchange.
+	Verdicts LiveVerdicts `json:"verdicts,omitzero"`
 	// Batches is how many batches the kernel made of the frames.
 	Batches int64 `json:"batches"`
 	// Calls is how many calls of the kernel ran them.
@@ -161,6 +207,8 @@ type LiveWorkerStats struct {
 	Frames    int64         `json:"frames"`
 	Uncertain int64         `json:"uncertain"`
 	Missed    int64         `json:"missed"`
+	Bytes     int64         `json:"bytes"`
+	Verdicts  LiveVerdicts  `json:"verdicts,omitzero"`
 	Batches   int64         `json:"batches"`
 	Calls     int64         `json:"calls"`
 	Wall      time.Duration `json:"wall_ns"`
@@ -186,6 +234,7 @@ func (s *LiveStats) Add(other LiveStats) {
 	sum := s.asWorker()
 	sum.add(other.asWorker())
 	s.Frames, s.Uncertain, s.Missed = sum.Frames, sum.Uncertain, sum.Missed
+	s.Bytes, s.Verdicts = sum.Bytes, sum.Verdicts
 	s.Batches, s.Calls, s.Wall, s.PerFrame = sum.Batches, sum.Calls, sum.Wall, sum.PerFrame
 	for _, w := range other.Workers {
 		i := slices.IndexFunc(s.Workers, func(of LiveWorkerStats) bool { return of.CPU == w.CPU })
@@ -200,6 +249,7 @@ func (s *LiveStats) Add(other LiveStats) {
 // asWorker returns the stats of a run as those of a worker who did it all.
 func (s *LiveStats) asWorker() LiveWorkerStats {
 	return LiveWorkerStats{CPU: -1, Frames: s.Frames, Uncertain: s.Uncertain, Missed: s.Missed,
+		Bytes: s.Bytes, Verdicts: s.Verdicts,
 		Batches: s.Batches, Calls: s.Calls, Wall: s.Wall, PerFrame: s.PerFrame}
 }
 
@@ -211,6 +261,8 @@ func (s *LiveWorkerStats) add(other LiveWorkerStats) {
 	s.Frames += other.Frames
 	s.Uncertain += other.Uncertain
 	s.Missed += other.Missed
+	s.Bytes += other.Bytes
+	s.Verdicts.add(other.Verdicts)
 	s.Batches += other.Batches
 	s.Calls += other.Calls
 	s.Wall += other.Wall
@@ -257,9 +309,12 @@ func (l *LiveLimit) UnmarshalText(text []byte) error {
 	return fmt.Errorf("progrun: no LiveLimit is called %q", text)
 }
 
-var liveNames = fieldNames{
-	"data_size_in": "Packet", "batch_size": "BatchSize", "ctx_size_in": "Metadata", "ctx.data": "Metadata",
-	"ctx.data_end": "Packet", "ctx.ingress_ifindex": "Ifindex",
+// liveNames returns the names of fields where the packet comes from one.
+func liveNames(packet string) fieldNames {
+	return fieldNames{
+		"data_size_in": packet, "batch_size": "BatchSize", "ctx_size_in": "Metadata", "ctx.data": "Metadata",
+		"ctx.data_end": packet, "ctx.ingress_ifindex": "Ifindex",
+	}
 }
 
 // Run runs prog, of type [ebpf.XDP], on frames until Frames of them are done
@@ -298,14 +353,11 @@ func (l *Live) check(ctx context.Context) error {
 	if ctx == nil {
 		return refuse("Live", "", "", "the context is nil", syscall.EINVAL)
 	}
-	if err := atLeastEthernet("Live", len(l.Packet)); err != nil {
-		return err
-	}
 	if err := fitsPage("Live", len(l.Metadata)); err != nil {
 		return err
 	}
-	if len(l.Packet) > pageSize {
-		return refuse("Live", "Packet", size(len(l.Packet)), "a live frame fits in a page", syscall.EINVAL)
+	if err := l.checkPackets(); err != nil {
+		return err
 	}
 	if l.BatchSize > maxBatchSize {
 		return refuse("Live", "BatchSize", strconv.Itoa(l.BatchSize), overMaxBatchSize, syscall.E2BIG)
@@ -335,6 +387,111 @@ func (l *Live) check(ctx context.Context) error {
 		return refuse("Live", "ProgressInterval", l.ProgressInterval.String(), "it cannot be negative", syscall.EINVAL)
 	}
 	return l.checkCPUs()
+}
+
+// carriedBy returns the field that takes a carrier, or "".
+func (l *Live) carriedBy() string {
+	switch {
+	case len(l.Packets) > 0:
+		return "Packets"
+	case l.Exchange != nil:
+		return "Exchange"
+	case l.CountVerdicts:
+		return "CountVerdicts"
+	}
+	return ""
+}
+
+func (l *Live) carrierOptions() carrier.LiveOptions {
+	return carrier.LiveOptions{Packets: l.Packets, Metadata: l.Metadata, CPUs: l.CPUs}
+}
+
+// checkPackets checks the packet or the packets of the request, and their times.
+func (l *Live) checkPackets() error {
+	if len(l.Packets) == 0 {
+		if err := l.checkPacket("Packet", l.Packet); err != nil {
+			return err
+		}
+		return l.checkTimes()
+	}
+	if l.Packet != nil {
+		return refuse("Live", "Packet", size(len(l.Packet)), "there are Packets too", syscall.EINVAL)
+	}
+	for i, p := range l.Packets {
+		if err := l.checkPacket(packetsField(i), p); err != nil {
+			return err
+		}
+	}
+	options := l.carrierOptions()
+	if n := options.Bytes(); n > largestMap {
+		return refuse("Live", "Packets", fmt.Sprintf("%d packets", len(l.Packets)),
+			fmt.Sprintf("take %d bytes, and a map of the kernel has less than 4 GiB", n), syscall.E2BIG)
+	}
+	return l.checkTimes()
+}
+
+// largestMap is how many bytes a map can have, but for what its size is rounded up by.
+const largestMap = 1<<32 - 1<<20
+
+func (l *Live) checkPacket(field string, p []byte) error {
+	switch {
+	case len(p) < ethHLen:
+		return refuse("Live", field, size(len(p)), "a packet begins with a 14-byte Ethernet header", syscall.EINVAL)
+	case len(p) > pageSize:
+		return refuse("Live", field, size(len(p)), "a live frame fits in a page", syscall.EINVAL)
+	}
+	return nil
+}
+
+func (l *Live) checkTimes() error {
+	switch {
+	case l.Times == nil && l.Speed != 0:
+		return refuse("Live", "Speed", fmt.Sprint(l.Speed), "there are no Times", syscall.EINVAL)
+	case l.Times == nil:
+		return nil
+	case len(l.Times) != len(l.Packets):
+		return refuse("Live", "Times", fmt.Sprintf("%d times", len(l.Times)),
+			fmt.Sprintf("there must be one for each of %d Packets", len(l.Packets)), syscall.EINVAL)
+	case !(l.Speed >= 0) || math.IsInf(l.Speed, 1):
+		return refuse("Live", "Speed", fmt.Sprint(l.Speed), "it must be a number above 0, or 0 for 1", syscall.EINVAL)
+	case l.Rate != 0:
+		return refuse("Live", "Rate", strconv.Itoa(l.Rate), "there are Times too", syscall.EINVAL)
+	case len(l.CPUs) > 1:
+		return refuse("Live", "CPUs", fmt.Sprintf("%d workers", len(l.CPUs)), "Times are for one", syscall.EINVAL)
+	}
+	last := time.Duration(0)
+	for i, t := range l.Times {
+		if t < last {
+			return refuse("Live", fmt.Sprintf("Times[%d]", i), t.String(), "it is before "+last.String(), syscall.EINVAL)
+		}
+		last = t
+	}
+	return nil
+}
+
+// speed is Speed or what takes its place.
+func (l *Live) speed() float64 {
+	if l.Speed == 0 {
+		return 1
+	}
+	return l.Speed
+}
+
+func packetsField(i int) string { return fmt.Sprintf("Packets[%d]", i) }
+
+// firstPacket returns the packet to ask the kernel about, the largest, and its
+// field.
+func (l *Live) firstPacket() (p []byte, field string) {
+	if len(l.Packets) == 0 {
+		return l.Packet, "Packet"
+	}
+	largest := 0
+	for i, p := range l.Packets {
+		if len(p) > len(l.Packets[largest]) {
+			largest = i
+		}
+	}
+	return l.Packets[largest], packetsField(largest)
 }
 
 func (l *Live) checkCPUs() error {
@@ -379,14 +536,21 @@ func (l *Live) askKernel(prog *ebpf.Program) error {
 type liveCall struct {
 	prog  *ebpf.Program
 	frame []byte // the metadata and the packet
+	field string // that the packet comes from
 	ctx   xdpMD
 	batch uint32
 }
 
 func (l *Live) call(prog *ebpf.Program) liveCall {
-	frame := slices.Concat(l.Metadata, l.Packet)
-	ctx := xdpMD{data: uint32(len(l.Metadata)), dataEnd: uint32(len(frame)), ingressIfindex: uint32(l.Ifindex)}
-	return liveCall{prog: prog, frame: frame, ctx: ctx, batch: uint32(l.batch())}
+	c := liveCall{prog: prog, ctx: xdpMD{ingressIfindex: uint32(l.Ifindex)}, batch: uint32(l.batch())}
+	packet, field := l.firstPacket()
+	c.setFrame(l.Metadata, packet, field)
+	return c
+}
+
+func (c *liveCall) setFrame(metadata, packet []byte, field string) {
+	c.frame, c.field = slices.Concat(metadata, packet), field
+	c.ctx.data, c.ctx.dataEnd = uint32(len(metadata)), uint32(len(c.frame))
 }
 
 func (c *liveCall) attr(frames uint32) attr {
@@ -397,7 +561,7 @@ func (c *liveCall) attr(frames uint32) attr {
 
 // explain returns the error of a call that failed.
 func (c *liveCall) explain(errno syscall.Errno, a *attr) error {
-	failed := newCall("Live", liveNames, c.prog, a)
+	failed := newCall("Live", liveNames(c.field), c.prog, a)
 	failed.dataSizeOut = 0
 	copy(failed.ctx[:], view(&c.ctx))
 	return explain(errno, failed)

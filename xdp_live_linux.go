@@ -13,6 +13,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/progrun/progrun/internal/carrier"
 )
 
 // openNetNS opens the namespace of a request: 0 means that of the calling thread.
@@ -63,11 +65,17 @@ func pin(cpu int) error {
 	if err == nil {
 		err = unix.SchedGetaffinity(0, &now)
 	}
-	if err != nil || now != one || cpu >= len(one)*strconv.IntSize {
-		return &Error{Request: "Live", Field: "CPUs", Value: strconv.Itoa(cpu),
-			Rule: "no such CPU is online, or this process may not use it", Err: unix.EINVAL}
+	if err != nil || now != one || cpu >= maxCPUs {
+		return offlineCPU(cpu)
 	}
 	return nil
+}
+
+// maxCPUs is how many CPUs a set of them can have.
+const maxCPUs = len(unix.CPUSet{}) * strconv.IntSize
+
+func offlineCPU(cpu int) error {
+	return refuse("Live", "CPUs", strconv.Itoa(cpu), noSuchCPU+", or this process may not use it", unix.EINVAL)
 }
 
 const (
@@ -90,6 +98,8 @@ type liveRun struct {
 	hold    *Hold // of the caller or the run's own, or nil
 	holdErr error // why there is none that is needed
 
+	carrier *liveCarrier // or nil if the program runs by itself
+
 	left    atomic.Int64 // frames that no worker has taken
 	stopped atomic.Bool
 	start   time.Time
@@ -102,10 +112,7 @@ func newLiveRun(l *Live, ctx context.Context, prog *ebpf.Program) *liveRun {
 	if l.PerCall > 0 {
 		r.perCall = int64(l.PerCall)
 	}
-	r.left.Store(l.Frames)
-	if l.Frames == 0 {
-		r.left.Store(math.MaxInt64)
-	}
+	r.left.Store(r.frames())
 	cpus := l.CPUs
 	if len(cpus) == 0 {
 		cpus = []int{-1}
@@ -134,6 +141,9 @@ func (r *liveRun) needsHold() bool {
 	if r.perCall == 1 || r.Frames == 1 || r.Rate > 0 && r.perPacedCall() == 1 {
 		return false
 	}
+	if r.Times != nil {
+		return true
+	}
 	first := firstBatches * r.batch
 	if r.PerCall > 0 {
 		first = r.perCall
@@ -145,7 +155,9 @@ func (r *liveRun) needsHold() bool {
 // does not rely on a hold that may have found the dispatcher full: another one
 // costs little if there is no need for it.
 func (r *liveRun) takeHold() (release func() error) {
-	r.hold = r.Hold
+	if r.carrier == nil { // a carrier is another program
+		r.hold = r.Hold
+	}
 	if r.hold == nil && !r.needsHold() || r.hold != nil && r.hold.entered {
 		return func() error { return nil }
 	}
@@ -155,6 +167,11 @@ func (r *liveRun) takeHold() (release func() error) {
 
 // run does it all, and leaves nothing behind, even if Progress panics.
 func (r *liveRun) run() (LiveStats, error) {
+	release, err := r.carry()
+	if err != nil {
+		return LiveStats{}, err
+	}
+	defer release()
 	defer r.takeHold()()
 	ns, err := openNetNS(r.NetNS)
 	if err != nil {
@@ -274,9 +291,10 @@ func (r *liveRun) stats(wall time.Duration) LiveStats {
 		s.Workers = append(s.Workers, ws)
 	}
 	s.Frames, s.Uncertain, s.Missed = all.Frames, all.Uncertain, all.Missed
+	s.Bytes, s.Verdicts = all.Bytes, all.Verdicts
 	s.Batches, s.Calls, s.Wall, s.PerFrame = all.Batches, all.Calls, wall, all.PerFrame
 	switch {
-	case r.Rate > 0 && s.Missed <= s.Frames/100:
+	case r.Rate > 0 && s.Missed <= s.Frames/100, r.Times != nil:
 		s.LimitedBy = LimitRate
 	case waited > all.Wall/20, r.Rate > 0 && r.holdErr != nil:
 		s.LimitedBy = LimitDispatcher
@@ -304,10 +322,15 @@ type liveWorker struct {
 	cpu int // or -1
 
 	frames, uncertain, missed, batches, calls atomic.Int64
+	bytes                                     atomic.Int64 // of the frames
 	nanos                                     atomic.Int64 // the kernel's time on frames
 	waited                                    atomic.Int64 // ns that calls waited for the dispatcher
 	wall                                      atomic.Int64 // from the start of the run to the last call's end
 	sleeps                                    int64        // what sleeps said last
+	slot                                      carrier.Slot // if there is a carrier
+	ran                                       int64        // frames, by the slot
+	cut                                       int64        // frames that were taken, but that a call did not come to
+	next                                      int64        // the number of the frame that comes next
 	err                                       error        // written before the thread is done
 }
 
@@ -315,6 +338,10 @@ func (w *liveWorker) stats() LiveWorkerStats {
 	s := LiveWorkerStats{
 		CPU: w.cpu, Frames: w.frames.Load(), Uncertain: w.uncertain.Load(), Missed: w.missed.Load(),
 		Batches: w.batches.Load(), Calls: w.calls.Load(), Wall: time.Duration(w.wall.Load()),
+		Bytes: w.bytes.Load(), Verdicts: w.verdicts(),
+	}
+	if w.run.carrier != nil {
+		s.Frames = s.Verdicts.Total()
 	}
 	if s.Frames > 0 {
 		s.PerFrame = time.Duration(w.nanos.Load() / s.Frames)
@@ -337,18 +364,21 @@ func (w *liveWorker) work(ns netNS, ready chan<- error, start <-chan struct{}) {
 func (w *liveWorker) loop() {
 	r := w.run
 	call := r.call(r.prog)
+	if len(r.Packets) > 0 {
+		call.setFrame(nil, r.carrier.Frame(), "Packets")
+	}
 	calls := newCallSizer(r)
-	pace := newPace(w)
+	pace := newPacer(w)
 	w.sleeps = sleeps()
 	for {
 		want := calls.next()
-		if r.Rate > 0 {
+		if pace != nil {
 			want = pace.wait(want)
 		}
 		n := w.take(want)
 		if n == 0 {
-			if r.Rate > 0 && r.left.Load() > 0 {
-				pace.giveUp(pace.last, pace.perCall)
+			if pace != nil && r.left.Load() > 0 {
+				pace.over()
 			}
 			return
 		}
@@ -356,18 +386,23 @@ func (w *liveWorker) loop() {
 		begin := time.Now()
 		errno := a.probe()
 		end := time.Now()
-		w.count(&a, n, errno, end.Sub(r.start))
+		ran := w.count(&a, n, errno, end.Sub(r.start))
 		if errno != 0 && errno != syscall.EINTR {
 			r.stopped.Store(true)
 			w.err = call.explain(errno, &a)
 			return
 		}
-		c := timedCall{frames: n, took: end.Sub(begin), running: time.Duration(a.duration) * time.Duration(n)}
+		if errno == 0 && w.cut > 0 {
+			r.stopped.Store(true)
+			w.err = &Error{Request: "Live", Field: "Packets", Rule: "the carrier could not write a frame", Err: syscall.EINVAL}
+			return
+		}
+		c := timedCall{frames: ran, took: end.Sub(begin), running: time.Duration(a.duration) * time.Duration(n)}
 		c.waited = w.waitedIn(c.took - c.running)
 		if errno == 0 {
 			calls.learn(c)
 		}
-		if r.Rate > 0 {
+		if pace != nil {
 			pace.ran(c, end.Sub(r.start))
 		}
 	}
@@ -381,23 +416,42 @@ func (r *liveRun) ended() bool {
 // take returns the worker's next share of the frames, at most n, or 0 at the end.
 func (w *liveWorker) take(n int64) int64 {
 	for !w.run.ended() {
+		if w.cut > 0 {
+			n = min(n, w.cut)
+			w.cut -= n
+			return n
+		}
 		left := w.run.left.Load()
 		if left == 0 {
 			return 0
 		}
 		if n := min(n, left); w.run.left.CompareAndSwap(left, left-n) {
+			w.seek(w.run.frames() - left)
 			return n
 		}
 	}
+	w.run.left.Add(w.cut)
 	return 0
 }
 
-// count books a call of n frames. The kernel writes the size of the frame back
+// seek has the next frame of the worker be frame n of the run.
+func (w *liveWorker) seek(n int64) {
+	w.next = n
+	if packets := int64(len(w.run.Packets)); packets > 0 {
+		w.slot.Seek(uint32(n % packets))
+	}
+}
+
+// count books a call of n frames, and returns how many of them ran. The kernel writes the size of the frame back
 // once all have run: if the call failed then, that is another's doing.
-func (w *liveWorker) count(a *attr, n int64, errno syscall.Errno, wall time.Duration) {
+func (w *liveWorker) count(a *attr, n int64, errno syscall.Errno, wall time.Duration) (ran int64) {
 	batch := w.run.batch
-	ran, doubtful := n, int64(0)
+	doubtful := int64(0)
+	ran = n
 	switch {
+	case w.run.carrier != nil: // it has counted them
+		ran = w.carried(n)
+		w.nanos.Add(int64(a.duration) * n)
 	case errno == 0 || a.dataSizeOut != 0: // all frames have run
 		w.nanos.Add(int64(a.duration) * n)
 	case errno == syscall.EINTR: // after a batch or more, but before the last
@@ -410,9 +464,28 @@ func (w *liveWorker) count(a *attr, n int64, errno syscall.Errno, wall time.Dura
 	}
 	w.calls.Add(1)
 	w.frames.Add(ran)
+	w.bytes.Add(w.run.bytes(w.next, ran))
+	w.next += ran
 	w.uncertain.Add(doubtful)
 	w.batches.Add((ran + batch - 1) / batch)
 	w.wall.Store(int64(wall))
+	return ran
+}
+
+// frames returns how many frames there are to run.
+func (r *liveRun) frames() int64 {
+	if r.Frames == 0 {
+		return math.MaxInt64
+	}
+	return r.Frames
+}
+
+// bytes returns how many bytes n frames have, from one on.
+func (r *liveRun) bytes(first, n int64) int64 {
+	if len(r.Packets) == 0 {
+		return n * int64(len(r.Packet))
+	}
+	return r.carrier.bytesBefore(first+n) - r.carrier.bytesBefore(first)
 }
 
 // waitedIn returns how much of a call was spent waiting for the XDP dispatcher,

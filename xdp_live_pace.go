@@ -3,6 +3,7 @@
 package progrun
 
 import (
+	"sort"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,27 @@ type pace struct {
 	usual    time.Duration // what a call of one batch takes if nothing holds it up
 	waited   time.Duration // what calls have waited for the dispatcher lately
 	late     time.Duration // how late sleeps end, in the median
+}
+
+// pacer says when the frames of a worker run.
+type pacer interface {
+	// wait waits until frames are due, and returns how many, at most most.
+	wait(most int64) int64
+	// ran books a call that ended at a time.
+	ran(c timedCall, end time.Duration)
+	// over ends the run before all frames ran.
+	over()
+}
+
+// newPacer returns nil if frames run as fast as they can.
+func newPacer(w *liveWorker) pacer {
+	switch {
+	case w.run.Rate > 0:
+		return newPace(w)
+	case w.run.Times != nil:
+		return &schedule{pace: &pace{worker: w, late: 50 * time.Microsecond}}
+	}
+	return nil
 }
 
 func newPace(w *liveWorker) *pace {
@@ -127,3 +149,37 @@ func (p *pace) learn(late time.Duration) {
 	}
 	p.late += step
 }
+
+// over gives up the frames that were due.
+func (p *pace) over() { p.giveUp(p.last, p.perCall) }
+
+// schedule runs frames at the Times of the request. A frame that is late runs at
+// once.
+type schedule struct {
+	*pace
+	first int64 // the number of the frame that comes next
+}
+
+// due returns when a frame is due, from the start of the run.
+func (s *schedule) due(n int64) time.Duration {
+	r := s.worker.run
+	packets := int64(len(r.Times))
+	at := time.Duration(n/packets)*r.Times[packets-1] + r.Times[n%packets]
+	return time.Duration(float64(at) / r.speed())
+}
+
+// wait sleeps until a frame is due, and returns how many are.
+func (s *schedule) wait(int64) int64 {
+	r := s.worker.run
+	s.sleepUntil(r.start.Add(s.due(s.first)))
+	most := min(r.batch, r.perCall)
+	if r.holdErr != nil {
+		most = 1 // calls of one frame never wait for the dispatcher
+	}
+	now := time.Since(r.start)
+	return max(1, int64(sort.Search(int(most), func(i int) bool { return s.due(s.first+int64(i)) > now })))
+}
+
+func (s *schedule) ran(c timedCall, _ time.Duration) { s.first += c.frames }
+
+func (s *schedule) over() {}

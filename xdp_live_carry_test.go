@@ -1,0 +1,335 @@
+package progrun
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"math"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+)
+
+// lengths is a program that writes down the length of each frame and when it ran.
+// Its verdicts are XDP_ABORTED, XDP_DROP and 77, by the length.
+func lengths(t testing.TB, frames int) (*ebpf.Program, func() []sighting, func(length int) int) {
+	t.Helper()
+	counts, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1 << 16})
+	need(t, err)
+	log, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 16, MaxEntries: uint32(frames + 1)})
+	need(t, err)
+	lookup := asm.Instructions{
+		asm.LoadMapPtr(asm.R1, log.FD()), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(), asm.JEq.Imm(asm.R0, 0, "out"),
+	}
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, AttachType: ebpf.AttachXDP, License: "Dual MIT/GPL",
+		Instructions: slices.Concat(
+			asm.Instructions{
+				asm.LoadMem(asm.R7, asm.R1, 4, asm.Word), asm.LoadMem(asm.R2, asm.R1, 0, asm.Word), asm.Sub.Reg(asm.R7, asm.R2),
+				asm.FnKtimeGetNs.Call(), asm.Mov.Reg(asm.R9, asm.R0),
+				asm.Mov.Imm(asm.R8, 0), asm.StoreMem(asm.RFP, -4, asm.R8, asm.Word),
+			}, lookup, asm.Instructions{
+				// Two workers count by length; the order is for one.
+				asm.LoadMem(asm.R8, asm.R0, 0, asm.DWord), asm.Add.Imm(asm.R8, 1), asm.StoreMem(asm.R0, 0, asm.R8, asm.DWord),
+				asm.StoreMem(asm.RFP, -4, asm.R7, asm.Word),
+				asm.LoadMapPtr(asm.R1, counts.FD()), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
+				asm.FnMapLookupElem.Call(), asm.JEq.Imm(asm.R0, 0, "out"),
+				asm.Mov.Imm(asm.R1, 1), asm.StoreXAdd(asm.R0, asm.R1, asm.DWord),
+				asm.StoreMem(asm.RFP, -4, asm.R8, asm.Word),
+			}, lookup, asm.Instructions{
+				asm.StoreMem(asm.R0, 0, asm.R9, asm.DWord), asm.StoreMem(asm.R0, 8, asm.R7, asm.DWord),
+				asm.Mov.Reg(asm.R0, asm.R7).WithSymbol("out"), asm.Mod.Imm(asm.R0, 3), asm.JNE.Imm(asm.R0, 2, "known"), asm.Mov.Imm(asm.R0, 77),
+				asm.Return().WithSymbol("known"),
+			}),
+	})
+	need(t, err)
+	t.Cleanup(func() {
+		prog.Close()
+		log.Close()
+		counts.Close()
+	})
+	return prog, func() []sighting {
+			t.Helper()
+			seen := make([]sighting, 0, frames+1)
+			value := make([]byte, 16)
+			for i := range frames + 1 {
+				need(t, log.Lookup(uint32(i), &value))
+				seen = append(seen, sighting{time.Duration(binary.NativeEndian.Uint64(value)), int(binary.NativeEndian.Uint64(value[8:]))})
+			}
+			return seen[1 : 1+min(uint64(seen[0].at), uint64(frames))]
+		}, func(length int) int {
+			var n uint64
+			need(t, counts.Lookup(uint32(length), &n))
+			return int(n)
+		}
+}
+
+type sighting struct {
+	at     time.Duration
+	length int
+}
+
+// needLiveCarrier skips a test where no live frames can be carried.
+func needLiveCarrier(t *testing.T, err error) {
+	t.Helper()
+	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, os.ErrPermission) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// capture is packets of many sizes, none like another.
+func capture(n int) (packets [][]byte) {
+	for i := range n {
+		packets = append(packets, frame(14+i*29%3300))
+	}
+	return packets
+}
+
+// TestLivePackets runs a capture in order, round after round, whatever the size of
+// calls.
+func TestLivePackets(t *testing.T) {
+	packets := capture(100)
+	for _, live := range []Live{{}, {PerCall: 7}, {BatchSize: 1}, {Metadata: []byte{1, 2, 3, 4}}, {Rate: 100000}, {CPUs: []int{0}}} {
+		const frames = 1030
+		prog, seen, _ := lengths(t, 2*frames)
+		live.Packets, live.Frames = packets, frames
+		stats, err := live.Run(soon(t), prog)
+		needLiveCarrier(t, err)
+		var want LiveStats
+		for i := range frames {
+			n := len(packets[i%len(packets)])
+			want.Bytes += int64(n)
+			switch n % 3 {
+			case 0:
+				want.Verdicts.Aborted++
+			case 1:
+				want.Verdicts.Drop++
+			case 2:
+				want.Verdicts.Other++
+			}
+		}
+		if stats.Frames != frames || stats.Bytes != want.Bytes || stats.Verdicts != want.Verdicts || stats.Uncertain != 0 || stats.Workers[0].Verdicts != want.Verdicts {
+			t.Errorf("%+v, want %d bytes and %+v", stats, want.Bytes, want.Verdicts)
+		}
+		got := seen()
+		if len(got) != frames {
+			t.Fatalf("%d frames ran, want %d", len(got), frames)
+		}
+		for i, s := range got {
+			if want := len(packets[i%len(packets)]); s.length != want {
+				t.Fatalf("frame %d has %d bytes, want %d", i, s.length, want)
+			}
+		}
+	}
+}
+
+// TestLivePacketsWorkers has two workers run each packet as often as one would.
+func TestLivePacketsWorkers(t *testing.T) {
+	packets := capture(50)
+	const frames = 50*200 + 13
+	prog, _, count := lengths(t, 1)
+	stats, err := Live{Packets: packets, Frames: frames, CPUs: []int{0, 1}, PerCall: 130}.Run(soon(t), prog)
+	needLiveCarrier(t, err)
+	if stats.Frames != frames || stats.Workers[0].Frames+stats.Workers[1].Frames != frames || stats.Verdicts.Total() != frames {
+		t.Errorf("%+v", stats)
+	}
+	for i, p := range packets {
+		want := frames / len(packets)
+		if i < frames%len(packets) {
+			want++
+		}
+		if count(len(p)) != want {
+			t.Errorf("packet %d ran %d times, want %d", i, count(len(p)), want)
+		}
+	}
+}
+
+// TestLivePacketsCut interrupts calls with what cannot be blocked: no frame is in
+// doubt, left out or run twice, and the order stays.
+func TestLivePacketsCut(t *testing.T) {
+	if cgo {
+		t.Skip("syscall.AllThreadsSyscall is not there with cgo")
+	}
+	packets := capture(101)
+	frames := many() / 20
+	prog, seen, _ := lengths(t, int(frames)+1000)
+	disturb(t, 2*time.Millisecond, func() {
+		if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != 0 {
+			t.Error(errno)
+		}
+	})
+	stats, err := Live{Packets: packets, Frames: frames}.Run(soon(t), prog)
+	needLiveCarrier(t, err)
+	if stats.Frames != frames || stats.Uncertain != 0 {
+		t.Errorf("%+v", stats)
+	}
+	got := seen()
+	if int64(len(got)) != frames {
+		t.Fatalf("%d frames ran, want %d", len(got), frames)
+	}
+	for i, s := range got {
+		if want := len(packets[i%len(packets)]); s.length != want {
+			t.Fatalf("frame %d has %d bytes, want %d", i, s.length, want)
+		}
+	}
+	t.Logf("%d frames in %d calls", stats.Frames, stats.Calls)
+}
+
+// TestLiveCountVerdicts counts the verdicts of one packet's frames under signals.
+func TestLiveCountVerdicts(t *testing.T) {
+	o := loadLive(t, "xdp_count")
+	for verdict, want := range []LiveVerdicts{{Aborted: 1}, {Drop: 1}, {Pass: 1}} {
+		set(t, o, "verdict", 0, uint32(verdict))
+		before := liveCount(t, o)
+		var progress LiveVerdicts
+		live := Live{Packet: frame(64), Frames: 200000, CountVerdicts: true, CPUs: []int{1, 0}, ProgressInterval: time.Millisecond,
+			Progress: func(s LiveStats) { progress = s.Verdicts }}
+		stats, err := live.Run(soon(t), o.Program)
+		needLiveCarrier(t, err)
+		if want.Total() != 1 || stats.Verdicts.Total() != live.Frames || stats.Frames != live.Frames || liveCount(t, o)-before != live.Frames {
+			t.Errorf("verdict %d: %+v, the program ran %d times", verdict, stats, liveCount(t, o)-before)
+		}
+		for _, v := range []LiveVerdicts{stats.Verdicts, progress} {
+			if v.Total() > 0 && (v.Aborted > 0) != (want.Aborted > 0) || v.Total() > 0 && (v.Drop > 0) != (want.Drop > 0) {
+				t.Errorf("verdict %d: %+v", verdict, v)
+			}
+		}
+	}
+}
+
+// TestLiveExchange puts another program into a run.
+func TestLiveExchange(t *testing.T) {
+	first, second := loadLive(t, "xdp_drop"), loadLive(t, "xdp_drop")
+	var x Exchange
+	wantError(t, x.Put(second.Program), "progrun: Exchange: no run is under way: invalid argument", unix.EINVAL, RanNo)
+	ctx, cancel := context.WithCancel(soon(t))
+	var once sync.Once
+	var at, atSecond int64
+	stats, err := Live{Packet: frame(64), Exchange: &x, ProgressInterval: 20 * time.Millisecond, Progress: func(s LiveStats) {
+		if s.Frames == 0 {
+			return
+		}
+		once.Do(func() {
+			need(t, x.Put(second.Program))
+			at = liveCount(t, first)
+			time.AfterFunc(100*time.Millisecond, cancel)
+		})
+		atSecond = liveCount(t, second)
+	}}.Run(ctx, first.Program)
+	if err != nil {
+		needLiveCarrier(t, err)
+	}
+	if at == 0 || liveCount(t, first) != at || atSecond == 0 || stats.Frames != at+liveCount(t, second) || stats.Uncertain != 0 {
+		t.Errorf("%d frames before, %d in all; then %d; %+v", at, liveCount(t, first), liveCount(t, second), stats)
+	}
+	frags := load(t, "xdp_frags", "xdp_frags_pass")
+	x.enter(nil)
+	x.leave(nil)
+	wantError(t, x.Put(frags.Program), "progrun: Exchange: no run is under way: invalid argument", unix.EINVAL, RanNo)
+}
+
+// TestLiveTimes runs packets at their times.
+func TestLiveTimes(t *testing.T) {
+	packets := capture(40)
+	times := make([]time.Duration, len(packets))
+	for i := range times {
+		times[i] = 5*time.Millisecond + time.Duration(i)*time.Duration(i)*20*time.Microsecond
+	}
+	times[7] = times[8] // at once
+	for _, speed := range []float64{0, 2} {
+		prog, seen, _ := lengths(t, 1000)
+		stats, err := Live{Packets: packets, Times: times, Speed: speed, Frames: 3 * int64(len(packets))}.Run(soon(t), prog)
+		needLiveCarrier(t, err)
+		if stats.Frames != 3*int64(len(packets)) || stats.Missed != 0 || stats.LimitedBy != LimitRate {
+			t.Errorf("%+v", stats)
+		}
+		got := seen()
+		if len(got) != 3*len(packets) {
+			t.Fatalf("%d frames ran", len(got))
+		}
+		var off []time.Duration
+		for i, s := range got {
+			if s.length != len(packets[i%len(packets)]) {
+				t.Fatalf("frame %d has %d bytes", i, s.length)
+			}
+			at := time.Duration(i/len(packets))*times[len(times)-1] + times[i%len(packets)]
+			at = time.Duration(float64(at-times[0]) / max(speed, 1))
+			off = append(off, (s.at - got[0].at - at).Abs())
+		}
+		slices.Sort(off)
+		median := off[len(off)/2]
+		t.Logf("speed %g: off by %v in the median, %v at most", speed, median, off[len(off)-1])
+		if median > 50*time.Microsecond && !emulated {
+			t.Errorf("speed %g: off by %v in the median", speed, median)
+		}
+	}
+}
+
+// TestLivePacketsRefusals refuses what cannot run before the first frame.
+func TestLivePacketsRefusals(t *testing.T) {
+	two := [][]byte{frame(64), frame(65)}
+	for _, c := range []struct {
+		name string
+		live Live
+		text string
+		is   error
+	}{
+		{"packet too", Live{Packet: frame(64), Packets: two}, "Live.Packet: 64 bytes: there are Packets too", unix.EINVAL},
+		{"short", Live{Packets: [][]byte{frame(64), frame(13)}}, "Live.Packets[1]: 13 bytes: a packet begins with", unix.EINVAL},
+		{"large", Live{Packets: [][]byte{frame(64), frame(pageSize - 100), frame(70)}}, "Live.Packets[1]: " + size(pageSize-100) + ": the packet is too large for a live frame: at most ", unix.EINVAL},
+		{"huge", Live{Packets: [][]byte{frame(pageSize + 1)}}, "Live.Packets[0]: " + size(pageSize+1) + ": a live frame fits in a page", unix.EINVAL},
+		{"metadata", Live{Packets: two, Metadata: make([]byte, 5)}, "Live.Metadata: 5 bytes: metadata must be a multiple of 4", unix.EINVAL},
+		{"few times", Live{Packets: two, Times: []time.Duration{1}}, "Live.Times: 1 times: there must be one for each of 2 Packets", unix.EINVAL},
+		{"times of none", Live{Packet: frame(64), Times: []time.Duration{1}}, "Live.Times: 1 times: there must be one for each of 0 Packets", unix.EINVAL},
+		{"time before", Live{Packets: two, Times: []time.Duration{2, 1}}, "Live.Times[1]: 1ns: it is before 2ns", unix.EINVAL},
+		{"negative time", Live{Packets: two, Times: []time.Duration{-2, 1}}, "Live.Times[0]: -2ns: it is before 0s", unix.EINVAL},
+		{"speed alone", Live{Packets: two, Speed: 1}, "Live.Speed: 1: there are no Times", unix.EINVAL},
+		{"speed", Live{Packets: two, Times: []time.Duration{1, 2}, Speed: -1}, "Live.Speed: -1: it must be a number above 0", unix.EINVAL},
+		{"no speed", Live{Packets: two, Times: []time.Duration{1, 2}, Speed: math.NaN()}, "Live.Speed: NaN: it must be a number above 0", unix.EINVAL},
+		{"times and rate", Live{Packets: two, Times: []time.Duration{1, 2}, Rate: 5}, "Live.Rate: 5: there are Times too", unix.EINVAL},
+		{"times of two", Live{Packets: two, Times: []time.Duration{1, 2}, CPUs: []int{0, 1}}, "Live.CPUs: 2 workers: Times are for one", unix.EINVAL},
+		{"CPU beyond all", Live{Packets: two, CPUs: []int{math.MaxInt32}}, "Live.CPUs: 2147483647: no such CPU is online", unix.EINVAL},
+		{"large capture", Live{Packets: slices.Repeat([][]byte{frame(3000)}, 1500000)}, "Live.Packets: 1500000 packets: take ", unix.E2BIG},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := loadLive(t, "xdp_drop")
+			c.live.Frames = 1
+			_, err := c.live.Run(context.Background(), o.Program)
+			wantError(t, err, c.text, c.is, RanNo)
+			if n := liveCount(t, o); n != 0 {
+				t.Errorf("%d frames ran", n)
+			}
+		})
+	}
+}
+
+// TestLiveCarrierEnds leaves nothing of a carrier behind.
+func TestLiveCarrierEnds(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	before := carriers(t)
+	stats, err := Live{Packets: capture(3), Frames: 1000}.Run(soon(t), o.Program)
+	needLiveCarrier(t, err)
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = Live{Packets: capture(3), ProgressInterval: time.Millisecond, Progress: func(LiveStats) { panic("left") }}.Run(soon(t), o.Program)
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := (Live{Packets: capture(3), CountVerdicts: true}).Run(ctx, o.Program); err != nil {
+		t.Error(err)
+	}
+	if n := carriers(t); n != before || !stats.Held {
+		t.Errorf("%d carriers are left, before %d; %+v", n, before, stats)
+	}
+}
