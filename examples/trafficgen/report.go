@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/progrun/progrun"
@@ -33,6 +34,7 @@ type line struct {
 	Missed   int64            `json:"missed"`             // that could not be sent in time
 	Received *int64           `json:"received,omitempty"` // at the far end of the command's own wire
 	Lost     map[string]int64 `json:"lost"`               // by reason
+	Verdicts map[string]int64 `json:"verdicts"`           // frames, by what the program said of them
 	FPS      float64          `json:"frames_per_second"`  // since the last line; of the totals, the mean
 	BPS      float64          `json:"bits_per_second"`    // likewise, of frames from their Ethernet header on
 	Limit    string           `json:"limited_by,omitempty"`
@@ -70,7 +72,10 @@ func (r *report) own() bool {
 
 // line is the state of the run.
 func (r *report) line(s progrun.LiveStats) line {
-	l := line{Seconds: s.Wall.Seconds(), Frames: s.Frames, Doubtful: s.Uncertain, Missed: s.Missed, Lost: r.programs.lost()}
+	l := line{
+		Seconds: s.Wall.Seconds(), Frames: s.Frames, Doubtful: s.Uncertain, Missed: s.Missed,
+		Lost: r.programs.lost(), Verdicts: verdicts(s.Verdicts),
+	}
 	if r.own() {
 		n := sum(r.programs.Received, 0)
 		l.Received = &n
@@ -84,7 +89,7 @@ func (r *report) progress(s progrun.LiveStats) {
 	l := r.line(s)
 	if d := s.Wall - r.last.Wall; d > 0 {
 		l.FPS = float64(s.Frames-r.last.Frames) / d.Seconds()
-		l.BPS = l.FPS * 8 * r.load.mean()
+		l.BPS = 8 * float64(s.Bytes-r.last.Bytes) / d.Seconds()
 	}
 	r.last = s
 	if r.json {
@@ -99,7 +104,8 @@ func (r *report) progress(s progrun.LiveStats) {
 	if l.Received != nil {
 		received = fmt.Sprintf("  %d received", *l.Received)
 	}
-	fmt.Fprintf(r.out, "%s%5.1f s  %d sent%s  %d lost  %.0f frames/s  %s%s", start, l.Seconds, l.Frames, received, total(l.Lost), l.FPS, bits(l.BPS), end)
+	fmt.Fprintf(r.out, "%s%5.1f s  %d sent%s  %d lost  %s  %.0f frames/s  %s%s", start, l.Seconds, l.Frames, received, total(l.Lost),
+		list(l.Verdicts), l.FPS, bits(l.BPS), end)
 }
 
 // print writes an object as a line.
@@ -114,8 +120,9 @@ func (r *report) totals(s progrun.LiveStats) {
 	}
 	l := r.line(s)
 	l.Total, l.Limit, l.Held, l.Calls, l.Batches = true, s.LimitedBy.String(), &s.Held, s.Calls, s.Batches
-	l.FPS = s.FramesPerSecond()
-	l.BPS = l.FPS * 8 * r.load.mean()
+	if l.FPS = s.FramesPerSecond(); s.Wall > 0 {
+		l.BPS = 8 * float64(s.Bytes) / s.Wall.Seconds()
+	}
 	if r.json {
 		r.print(l)
 		return
@@ -147,6 +154,7 @@ func (r *report) rows(l line, s progrun.LiveStats) {
 	for _, reason := range slices.Sorted(maps.Keys(l.Lost)) {
 		row("", "%d: %s", l.Lost[reason], reason)
 	}
+	row("verdicts", "%s", list(l.Verdicts))
 	row("rate", "%.0f frames/s, %s", l.FPS, bits(l.BPS))
 	if len(s.Workers) > 1 {
 		for _, w := range s.Workers {
@@ -157,6 +165,25 @@ func (r *report) rows(l line, s progrun.LiveStats) {
 	row("held", "%s", held(s))
 	row("limited by", "%v", s.LimitedBy)
 	row("missed", "%d", s.Missed)
+}
+
+// verdicts names the counts that are not zero.
+func verdicts(v progrun.LiveVerdicts) map[string]int64 {
+	counts := map[string]int64{
+		progrun.XDPAborted.String(): v.Aborted, progrun.XDPDrop.String(): v.Drop, progrun.XDPPass.String(): v.Pass,
+		progrun.XDPTX.String(): v.TX, progrun.XDPRedirect.String(): v.Redirect, "other": v.Other,
+	}
+	maps.DeleteFunc(counts, func(_ string, n int64) bool { return n == 0 })
+	return counts
+}
+
+// list writes counts in one line, in the order of their names.
+func list(counts map[string]int64) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", counts[name], name))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func total(lost map[string]int64) int64 {

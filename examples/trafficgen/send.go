@@ -20,13 +20,25 @@ type sender struct {
 
 // live returns the request.
 func (s *sender) live() progrun.Live {
-	return progrun.Live{
-		Packet:    s.load.all()[0],
-		Frames:    s.frames,
-		Rate:      s.rate.of(s.load.mean()),
-		BatchSize: s.batch,
-		CPUs:      s.cpus,
+	live := progrun.Live{
+		Frames:        s.frames,
+		Rate:          s.rate.of(s.load.mean()),
+		BatchSize:     s.batch,
+		CPUs:          s.cpus,
+		CountVerdicts: true,
 	}
+	if t := s.load.template; t != nil {
+		live.Packet = t.frame
+		return live
+	}
+	live.Packets = s.load.packets
+	if s.loops > 0 {
+		live.Frames = s.loops * int64(len(live.Packets))
+	}
+	if s.speed > 0 {
+		live.Times, live.Speed = s.load.times, s.speed
+	}
+	return live
 }
 
 func (s *sender) program() *ebpf.Program {

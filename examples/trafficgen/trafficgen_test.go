@@ -100,6 +100,7 @@ func TestFrames(t *testing.T) {
 		{"-frames", "1"},
 		{"-frames", "5000", "-proto", "tcp", "-vlan", "7", "-src", "2001:db8::1", "-dst", "2001:db8::1:0/112", "-dst-port", "80-89"},
 		{"-frames", "920", "-pcap", testPcap},
+		{"-frames", "92", "-pcap", testPcap, "-rate", "1000"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			rows := totals(output(t, false, append(args, "-duration", "0")...))
@@ -114,6 +115,25 @@ func TestFrames(t *testing.T) {
 // testPcap is a capture with packets from 14 to 1,514 bytes.
 const testPcap = "../../testdata/traffic.pcap"
 
+// A capture is sent as it is, as often as it is asked for, at its own times.
+func TestReplay(t *testing.T) {
+	packets := int64(46)
+	for _, test := range []struct {
+		args  []string
+		loops int64
+	}{
+		{[]string{"-loops", "1"}, 1},
+		{[]string{"-loops", "100"}, 100},
+		{[]string{"-loops", "3", "-speed", "100"}, 3},
+	} {
+		out := output(t, false, append(test.args, "-pcap", testPcap, "-duration", "20")...)
+		rows := totals(out)
+		if n := test.loops * packets; number(rows["sent"]) != n || number(rows["received"]) != n || rows["verdicts"] != fmt.Sprintf("%d XDP_TX", n) || rows["missed"] != "0" {
+			t.Errorf("%v: have %s", test.args, out)
+		}
+	}
+}
+
 // The end of the duration is no error, and the progress is there.
 func TestDuration(t *testing.T) {
 	for _, args := range [][]string{
@@ -126,7 +146,7 @@ func TestDuration(t *testing.T) {
 			if n := number(rows["sent"]); n <= 0 || n != number(rows["received"]) || rows["lost"] != "0" {
 				t.Errorf("have %v", rows)
 			}
-			line := regexp.MustCompile(`[1-9]\d* sent  [1-9]\d* received  0 lost  \d+ frames/s  \S+ [kM]bit/s\n`)
+			line := regexp.MustCompile(`[1-9]\d* sent  [1-9]\d* received  0 lost  [1-9]\d* XDP_TX  \d+ frames/s  \S+ [kM]bit/s\n`)
 			if !line.MatchString(out) || strings.Contains(out, "\r\x1b[K") != terminal {
 				t.Errorf("no progress in %q", out)
 			}
@@ -557,7 +577,7 @@ func TestTotals(t *testing.T) {
 	var out bytes.Buffer
 	received := int64(1010)
 	r := &report{out: &out, sender: &sender{options: options{frames: 2000}, load: &load{packets: [][]byte{make([]byte, 125)}}}}
-	l := line{Received: &received, Lost: map[string]int64{"no route": 3}, FPS: 2000, BPS: 2e6}
+	l := line{Received: &received, Lost: map[string]int64{"no route": 3}, Verdicts: map[string]int64{"XDP_TX": 990, "XDP_DROP": 10}, FPS: 2000, BPS: 2e6}
 	r.rows(l, progrun.LiveStats{
 		Frames: 1000, Uncertain: 64, Missed: 3, Batches: 17, Calls: 2, Wall: 500 * time.Millisecond,
 		HoldErr: errors.New("full"), LimitedBy: progrun.LimitDispatcher,
@@ -566,6 +586,7 @@ func TestTotals(t *testing.T) {
 received   1010
 lost       0, and up to 54 more
            3: no route
+verdicts   10 XDP_DROP, 990 XDP_TX
 rate       2000 frames/s, 2 Mbit/s
 calls      2, of 17 batches
 held       no: full
