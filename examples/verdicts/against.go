@@ -99,7 +99,7 @@ func (d *duel) run(ctx context.Context, c *capture, bar *progress) error {
 // compare runs both programs on a few packets and prints where they part.
 func (d *duel) compare(chunk []input) error {
 	was := make([]outcome, 0, len(chunk))
-	for o := range d.was.batch(slices.Values(chunk)) {
+	for o := range d.was.batch(slices.Values(chunk), 0) {
 		if fatal(o.err) {
 			return o.err
 		}
@@ -108,7 +108,7 @@ func (d *duel) compare(chunk []input) error {
 		was = append(was, o.clone())
 	}
 	i := 0
-	for o := range d.is.batch(slices.Values(chunk)) {
+	for o := range d.is.batch(slices.Values(chunk), 0) {
 		if fatal(o.err) {
 			return o.err
 		}

@@ -21,8 +21,19 @@ type program struct {
 func (p *program) String() string { return fmt.Sprintf("%s (%s)", p.name, p.Type()) }
 
 // batch runs the program on inputs; see runner.
-func (p *program) batch(inputs iter.Seq[input]) iter.Seq[outcome] {
-	return runners[p.Type()](p.Program, inputs)
+func (p *program) batch(inputs iter.Seq[input], ahead int) iter.Seq[outcome] {
+	return runners[p.Type()](p.Program, inputs, ahead)
+}
+
+// ahead returns how many packets of a capture may run ahead of the one that is
+// shown: enough for XDP packets to run many in one system call. A program of
+// others runs packet by packet, as it would by itself, and so does one on a
+// capture that is still being made.
+func (p *program) ahead(c *capture) int {
+	if !p.own || c.live {
+		return 0
+	}
+	return 512
 }
 
 // times runs the program on packets; see runTimes.

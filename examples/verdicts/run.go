@@ -20,7 +20,7 @@ func runList(ctx context.Context, o *options, p *program, c *capture) error {
 		return err
 	}
 	t, times := totals{}, timing{prog: p}
-	for outcome := range p.batch(c.inputs(ctx)) {
+	for outcome := range p.batch(c.inputs(ctx), p.ahead(c)) {
 		if fatal(outcome.err) {
 			return outcome.err
 		}

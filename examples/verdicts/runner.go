@@ -25,9 +25,10 @@ type outcome struct {
 }
 
 // runner runs a program of one type on inputs, and yields an outcome for each,
-// in order. An outcome is valid until the next. progrun.Any runs all types too,
+// in order. An outcome is valid until the next. Up to ahead inputs more may have
+// been pulled and run. progrun.Any runs all types too,
 // but hands back no metadata, contexts and flow keys.
-type runner func(prog *ebpf.Program, inputs iter.Seq[input]) iter.Seq[outcome]
+type runner func(prog *ebpf.Program, inputs iter.Seq[input], ahead int) iter.Seq[outcome]
 
 // runners holds the types of programs that take packets.
 var runners = map[ebpf.ProgramType]runner{
@@ -67,11 +68,11 @@ func returnsPackets(t ebpf.ProgramType) bool { return t != ebpf.FlowDissector &&
 
 // runnerOf makes a runner of a request, whose results read takes apart.
 func runnerOf[Q progrun.PacketRequest[Q, R], R any](req Q, read func(R) outcome) runner {
-	return func(prog *ebpf.Program, inputs iter.Seq[input]) iter.Seq[outcome] {
+	return func(prog *ebpf.Program, inputs iter.Seq[input], ahead int) iter.Seq[outcome] {
 		return func(yield func(outcome) bool) {
 			var wait queue // inputs that were pulled, and have no outcome yet
 			requests := progrun.Packets(req, wait.packets(inputs))
-			for res, err := range progrun.Batch(prog, requests, &progrun.BatchOptions{KeepGoing: true}) {
+			for res, err := range progrun.Batch(prog, requests, &progrun.BatchOptions{KeepGoing: true, Ahead: ahead}) {
 				if !wait.failed(yield) {
 					return
 				}
