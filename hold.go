@@ -52,11 +52,13 @@ func NewHold(prog *ebpf.Program) (*Hold, error) {
 		return nil, holdError("tell which program it is", err)
 	}
 	h := &Hold{id: id}
-	if !hasDispatcher(prog) {
+	if hasDispatcher(prog) {
+		err = h.attach(prog)
+	} else {
 		h.entered, h.detach = true, func() error { return nil }
-		return h, nil
+		err = neverRuns(prog)
 	}
-	if err := h.attach(prog); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return h, nil

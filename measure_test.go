@@ -89,7 +89,8 @@ func slowOnceMarked(t *testing.T) *ebpf.Program {
 	const queueMapping = 12
 	insns := asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, queueMapping, asm.Word),
-		asm.StoreImm(asm.R1, queueMapping, 5, asm.Word),
+		asm.Mov.Imm(asm.R3, 5),
+		asm.StoreMem(asm.R1, queueMapping, asm.R3, asm.Word), // old kernels take only registers
 		asm.Mov.Imm(asm.R0, 0),
 		asm.JEq.Imm(asm.R2, 0, "end"),
 	}

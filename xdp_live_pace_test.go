@@ -86,7 +86,7 @@ func TestLivePaceBursts(t *testing.T) {
 		t.Run(fmt.Sprint(batch), func(t *testing.T) {
 			longest := 0
 			for range 5 { // others in the dispatcher make for longer ones
-				if longest = longestBurst(t, batch, rate); longest == batch || longest < batch && emulated {
+				if longest = longestBurst(t, batch, rate); longest == batch || emulated {
 					return
 				}
 			}

@@ -32,12 +32,30 @@ func TestMain(m *testing.M) {
 	if os.Getenv(testRuns) == "" {
 		os.Unsetenv(DirVariable) // what these tests reach is of no interest to others
 	}
-	if os.Geteuid() != 0 { // an example cannot skip itself
-		fmt.Println("the examples load BPF programs: run the tests as root")
+	if why := examplesLack(); why != "" { // an example cannot skip itself
+		fmt.Println(why)
 		flag.Parse()
 		flag.Set("test.skip", "^Example")
 	}
 	os.Exit(m.Run())
+}
+
+// examplesLack returns why the examples cannot run, or "".
+func examplesLack() string {
+	switch {
+	case os.Geteuid() != 0:
+		return "the examples load BPF programs: run the tests as root"
+	case !describesTypes():
+		return "this kernel cannot run the examples: it does not describe its types (CONFIG_DEBUG_INFO_BTF)"
+	}
+	return ""
+}
+
+// describesTypes reports whether the kernel has BTF of its own types. Without it
+// no global function takes a context.
+func describesTypes() bool {
+	_, err := os.Stat("/sys/kernel/btf/vmlinux")
+	return err == nil
 }
 
 // needPrivilege skips a test that loads programs where that is not allowed.
@@ -87,6 +105,9 @@ func instrument(t testing.TB, file string, opts *Options) (*Counters, *ebpf.Coll
 func newCollection(t testing.TB, spec *ebpf.CollectionSpec) *ebpf.Collection {
 	t.Helper()
 	coll, err := ebpf.NewCollection(spec)
+	if err != nil && (!describesTypes() || strings.Contains(err.Error(), "not allowed in non-JITed programs")) {
+		t.Skipf("this kernel does not describe its types, or has no JIT: %v", err)
+	}
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
