@@ -56,7 +56,7 @@ func NewHold(prog *ebpf.Program) (*Hold, error) {
 		err = h.attach(prog)
 	} else {
 		h.entered, h.detach = true, func() error { return nil }
-		err = neverRuns(prog)
+		err = notHeld(prog)
 	}
 	if err != nil {
 		return nil, err

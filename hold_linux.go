@@ -84,9 +84,8 @@ func (h *Hold) attach(prog *ebpf.Program) (err error) {
 	return err
 }
 
-// neverRuns returns the error of a program that the kernel does not run, if it is
-// one.
-func neverRuns(prog *ebpf.Program) error {
+// notHeld returns the error of a program that the kernel never runs, or nil.
+func notHeld(prog *ebpf.Program) error {
 	if haveXDPContext(prog) && dryXDP(uint32(prog.FD()), 64, 0, 64) == unix.EINVAL {
 		return explain(unix.EINVAL, newCall("Hold", nil, prog, &attr{}))
 	}
@@ -96,7 +95,7 @@ func neverRuns(prog *ebpf.Program) error {
 // attachError returns the error of a program that the kernel does not attach.
 // It gives the reason that a run would give, if it is one.
 func attachError(prog *ebpf.Program, err error) error {
-	if never := neverRuns(prog); never != nil {
+	if never := notHeld(prog); never != nil {
 		return never
 	}
 	return holdPermission("attach the program in a network namespace of its own", "CAP_BPF before Linux 5.19", err)

@@ -13,4 +13,4 @@ func programID(*ebpf.Program) (uint32, error) { return 0, nil }
 
 func hasDispatcher(*ebpf.Program) bool { return true }
 
-func neverRuns(*ebpf.Program) error { return nil }
+func notHeld(*ebpf.Program) error { return nil }

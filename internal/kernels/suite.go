@@ -96,7 +96,7 @@ func ownPath() string {
 // goCommand runs the go command for static Linux binaries.
 func goCommand(ctx context.Context, goarch string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+goarch)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOWORK=off", "GOARCH="+goarch)
 	return output(cmd)
 }
 
