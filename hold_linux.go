@@ -86,7 +86,7 @@ func (h *Hold) attach(prog *ebpf.Program) (err error) {
 
 // notHeld returns the error of a program that the kernel never runs, or nil.
 func notHeld(prog *ebpf.Program) error {
-	if haveXDPContext(prog) && dryXDP(uint32(prog.FD()), 64, 0, 64) == unix.EINVAL {
+	if neverRuns(prog) {
 		return explain(unix.EINVAL, newCall("Hold", nil, prog, &attr{}))
 	}
 	return nil
