@@ -67,6 +67,25 @@
 // takes a tenth of a run at 9,000 bytes, and nothing that shows below 1,500.
 // NoOutput asks for the verdict only, which is the fastest way to run.
 //
+// # Sizes
+//
+// The kernel lays a packet in pages, so its largest size depends on the size of a
+// page, and a little on the architecture. In bytes, packet and no metadata:
+//
+//	                      amd64, arm64   arm64    ppc64le   s390x
+//	pages of              4 KiB          16 KiB   64 KiB    4 KiB
+//	XDP, linear part      3520           15808    64896     3328
+//	XDP, 17 fragments     73152          294336   1179008   72960
+//	Live                  3408           15696    64784     3216
+//	TC, SocketFilter, …   3712           16000    65024     3550
+//	the same since 6.19   73344          294528   1179136   73182
+//	Netfilter             3712           16000    65024     3550
+//	FlowDissector         4096           16384    65536     4096
+//
+// A live frame has 40 bytes less before Linux 6.3. Kernels with larger pages held
+// XDP packets to the linear part of 4 KiB until Linux 6.17 and stable kernels of
+// January 2026. An error about a size names the limit of the kernel at hand.
+//
 // # Closing a program
 //
 // [ebpf.Program.Close] must not be called during a Run, a [Batch] or a [Measure]

@@ -56,7 +56,8 @@ type Netfilter struct {
 	// Packet is the packet. It begins with its Ethernet header and has at least 34
 	// bytes for IPv4, and 54 for IPv6. On the hook NFLocalOut it begins with its IP
 	// header instead and has at least 20 bytes. It has at most 3,712 bytes with
-	// pages of 4 KiB (EINVAL). The kernel refuses all but IPv4 and IPv6 (EPROTO).
+	// pages of 4 KiB, 16,000 with pages of 16 KiB (EINVAL). The kernel refuses all
+	// but IPv4 and IPv6 (EPROTO).
 	Packet []byte
 	// Hook is the hook on which the program runs. The zero value is NFPreRouting.
 	// The kernel itself has another default, NF_INET_LOCAL_OUT, for a call without

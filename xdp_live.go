@@ -95,7 +95,8 @@ import (
 // calling thread is takes /proc too.
 type Live struct {
 	// Packet is the frame, from its Ethernet header on: at least 14 bytes, at
-	// most 3,408 with pages of 4 KiB, 3,368 before Linux 6.3 (EINVAL).
+	// most 3,408 with pages of 4 KiB, 15,696 with pages of 16 KiB, and 40 less
+	// before Linux 6.3 (EINVAL).
 	Packet []byte
 	// Metadata is what lies in front of the packet; see [XDP]. The kernel
 	// keeps it with frames that pass.
