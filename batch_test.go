@@ -644,15 +644,17 @@ func TestBatchWorkersAreNoSlower(t *testing.T) {
 			}
 			return time.Since(begin)
 		}
-		ratios := make([]float64, 0, 51)
-		for range cap(ratios) {
-			one := batch(1)
-			ratios = append(ratios, float64(batch(2))/float64(one))
-		}
-		slices.Sort(ratios)
-		if median := ratios[len(ratios)/2]; median > 1.1 {
-			t.Errorf("%d inputs: two workers take %.2f times as long as one", inputs, median)
-		}
+		atBest(t, fmt.Sprintf("%d inputs: two workers take at most 1.1 times as long as one", inputs), func() bool {
+			ratios := make([]float64, 0, 51)
+			for range cap(ratios) {
+				one := batch(1)
+				ratios = append(ratios, float64(batch(2))/float64(one))
+			}
+			slices.Sort(ratios)
+			median := ratios[len(ratios)/2]
+			t.Logf("%d inputs: two workers take %.2f times as long as one", inputs, median)
+			return median <= 1.1
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package progrun
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -123,21 +124,21 @@ func TestFloor(t *testing.T) {
 			if c.floor.repeat > 1 {
 				most = 1.6 // two more system calls, which block signals
 			}
-			ratios := make([]float64, 0, 101)
-			for range cap(ratios) {
-				begin := time.Now()
-				c.runFloor(t, 200)
-				floor := time.Since(begin)
-				begin = time.Now()
-				c.runMany(t, o.Program, 200)
-				ratios = append(ratios, float64(time.Since(begin))/float64(floor))
-			}
-			slices.Sort(ratios)
-			median := ratios[len(ratios)/2]
-			t.Logf("%.2f times the system call", median)
-			if median > most {
-				t.Errorf("a run takes %.2f times its system call, want at most %.2f", median, most)
-			}
+			atBest(t, fmt.Sprintf("a run takes at most %.2f times its system call", most), func() bool {
+				ratios := make([]float64, 0, 51)
+				for range cap(ratios) {
+					begin := time.Now()
+					c.runFloor(t, 200)
+					floor := time.Since(begin)
+					begin = time.Now()
+					c.runMany(t, o.Program, 200)
+					ratios = append(ratios, float64(time.Since(begin))/float64(floor))
+				}
+				slices.Sort(ratios)
+				median := ratios[len(ratios)/2]
+				t.Logf("%.2f times the system call", median)
+				return median <= most
+			})
 		})
 	}
 }

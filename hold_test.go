@@ -55,17 +55,9 @@ func TestHold(t *testing.T) {
 	if n := linksOn(t, o); n != want {
 		t.Errorf("%d links on a held program, want %d", n, want)
 	}
-	quickest := time.Hour // others can be in the dispatcher too
-	for range 20 {
-		begin := time.Now()
-		if _, err := (XDP{Packet: frame(64), Repeat: 2, NoOutput: true}).Run(o.Program); err != nil {
-			t.Fatal(err)
-		}
-		quickest = min(quickest, time.Since(begin))
-	}
-	if quickest > 5*time.Millisecond && !emulated {
-		t.Errorf("the quickest of 20 calls of a held program took %v", quickest)
-	}
+	atBest(t, "a call of a held program is quick", func() bool {
+		return repeatTime(t, o, 2) < 5*time.Millisecond
+	})
 	stats, err := Live{Packet: frame(64), Frames: 1000, PerCall: 100, Hold: h}.Run(soon(t), o.Program)
 	if err != nil || !stats.Held || stats.Frames != 1000 || stats.Calls != 10 {
 		t.Errorf("got %+v, %v", stats, err)
@@ -126,18 +118,25 @@ func TestHoldInFullDispatcher(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
+	atBest(t, "a call is quick", func() bool {
+		return repeatTime(t, o, 100) < 5*time.Millisecond
+	})
+}
+
+// repeatTime is what a call that repeats takes, in the median.
+func repeatTime(t *testing.T, o *object, repeat int) time.Duration {
+	t.Helper()
 	var calls []time.Duration
 	for range 21 {
 		begin := time.Now()
-		if _, err := (XDP{Packet: frame(64), Repeat: 100, NoOutput: true}).Run(o.Program); err != nil {
+		if _, err := (XDP{Packet: frame(64), Repeat: repeat, NoOutput: true}).Run(o.Program); err != nil {
 			t.Fatal(err)
 		}
 		calls = append(calls, time.Since(begin))
 	}
 	slices.Sort(calls)
-	if median := calls[len(calls)/2]; median > 5*time.Millisecond && !emulated {
-		t.Errorf("a call takes %v", median)
-	}
+	t.Logf("a call takes %v", calls[len(calls)/2])
+	return calls[len(calls)/2]
 }
 
 // TestHoldClosed closes holds that are none, and has a run refuse them.
@@ -177,22 +176,22 @@ func TestHoldOfDevmapProgram(t *testing.T) {
 // TestLiveHoldClosedMeanwhile closes the hold of a run in the middle: the run
 // goes on, and says so.
 func TestLiveHoldClosedMeanwhile(t *testing.T) {
-	o := loadLive(t, "xdp_drop")
-	h, err := NewHold(o.Program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	stats, err := Live{Packet: frame(64), Hold: h, ProgressInterval: 100 * time.Millisecond,
-		Progress: func(LiveStats) { _ = h.Close() }}.Run(ctx, o.Program)
-	wantExact(t, o, stats, err, stats.Frames)
-	if stats.Held || !errors.Is(stats.HoldErr, unix.EBADF) {
-		t.Errorf("held %v, %v", stats.Held, stats.HoldErr)
-	}
-	if perCall := framesPerCall(t, stats); perCall < 4*time.Millisecond && !emulated {
-		t.Errorf("a call spent %v on frames", perCall)
-	}
+	atBest(t, "calls are long", func() bool {
+		o := loadLive(t, "xdp_drop")
+		h, err := NewHold(o.Program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		stats, err := Live{Packet: frame(64), Hold: h, ProgressInterval: 100 * time.Millisecond,
+			Progress: func(LiveStats) { _ = h.Close() }}.Run(ctx, o.Program)
+		wantExact(t, o, stats, err, stats.Frames)
+		if stats.Held || !errors.Is(stats.HoldErr, unix.EBADF) {
+			t.Errorf("held %v, %v", stats.Held, stats.HoldErr)
+		}
+		return framesPerCall(t, stats) > 4*time.Millisecond
+	})
 }
 
 // framesPerCall is how long the frames of a call took, in the mean: what a run
@@ -216,17 +215,13 @@ func TestLiveHoldWithoutRoom(t *testing.T) {
 	}
 	defer h.Close()
 	closeAll()
-	best := time.Duration(0)
-	for range 3 {
+	atBest(t, "calls are long", func() bool {
 		stats, err := Live{Packet: frame(64), Frames: many(), Hold: h}.Run(soon(t), o.Program)
 		if err != nil {
 			t.Fatal(err)
 		}
-		best = max(best, framesPerCall(t, stats))
-	}
-	if best < 2*time.Millisecond && !emulated {
-		t.Errorf("at best, a call spent %v on frames", best)
-	}
+		return framesPerCall(t, stats) > 2*time.Millisecond
+	})
 }
 
 // fillDispatcher holds as many programs as there is room for.
@@ -276,37 +271,28 @@ func occupyDispatcher(t *testing.T) {
 func TestLiveBusyDispatcher(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	occupyDispatcher(t)
-	best := time.Duration(0)
-	for range 3 {
+	atBest(t, "calls are long, and the stats tell why", func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		stats, err := Live{Packet: frame(64)}.Run(ctx, o.Program)
 		cancel()
 		if err != nil {
 			t.Fatal(err)
 		}
-		best = max(best, framesPerCall(t, stats))
-		if dispatcher := runtime.GOARCH == "amd64"; dispatcher && stats.LimitedBy != LimitDispatcher {
-			t.Errorf("limited by %v: %+v", stats.LimitedBy, stats)
-		}
 		if !stats.Held || stats.HoldErr != nil {
 			t.Errorf("held %v, %v", stats.Held, stats.HoldErr)
 		}
-	}
-	if best < 50*time.Millisecond && !emulated {
-		t.Errorf("at best, a call spent %v on frames", best)
-	}
+		dispatcher := runtime.GOARCH == "amd64"
+		return framesPerCall(t, stats) > 50*time.Millisecond && (stats.LimitedBy == LimitDispatcher || !dispatcher)
+	})
 }
 
 // TestLivePaceOnBusyDispatcher keeps a rate although each call waits.
 func TestLivePaceOnBusyDispatcher(t *testing.T) {
 	occupyDispatcher(t)
-	best := 0.0
-	for range 3 {
+	atBest(t, "the rate is kept", func() bool {
 		stats := livePaced(t, 100_000, nil)
-		best = max(best, stats.FramesPerSecond()/100_000)
-		t.Logf("%.3f of the rate, %d missed, %d calls, %v", stats.FramesPerSecond()/100_000, stats.Missed, stats.Calls, stats.LimitedBy)
-	}
-	if best < 0.8 && !emulated {
-		t.Errorf("at best, %.3f of the rate was kept", best)
-	}
+		kept := stats.FramesPerSecond() / 100_000
+		t.Logf("%.3f of the rate, %d missed, %d calls, %v", kept, stats.Missed, stats.Calls, stats.LimitedBy)
+		return kept > 0.8
+	})
 }

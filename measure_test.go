@@ -3,6 +3,7 @@ package progrun
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -26,17 +27,17 @@ func TestMeasure(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := load(t, "xdp", c.program)
-			got, err := Measure(o.Program, XDP{Packet: frame(1000)}, 20*time.Millisecond)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.Drifts != c.drifts {
-				t.Errorf("drifts %v, want %v", got.Drifts, c.drifts)
-			}
-			if got.PerRun <= 0 || got.PerFreshRun <= 0 || got.Runs < 100 || got.FreshRuns < 1 || !got.Held {
-				t.Errorf("got %+v", got)
-			}
-			wantNothingHeld(t, o)
+			atBest(t, "tells whether runs drift", func() bool {
+				got, err := Measure(o.Program, XDP{Packet: frame(1000)}, 20*time.Millisecond)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.PerRun <= 0 || got.PerFreshRun <= 0 || got.FreshRuns < 1 || !got.Held {
+					t.Errorf("got %+v", got)
+				}
+				wantNothingHeld(t, o)
+				return got.Drifts == c.drifts && got.Runs >= 100
+			})
 		})
 	}
 }
@@ -45,14 +46,14 @@ func TestMeasure(t *testing.T) {
 // for the XDP dispatcher.
 func TestMeasureGrowsCheaply(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
-	begin := time.Now()
-	got, err := Measure(o.Program, XDP{Packet: frame(64)}, time.Millisecond)
-	if err != nil || !got.Held {
-		t.Fatalf("%+v, %v", got, err)
-	}
-	if took := time.Since(begin); took > 200*time.Millisecond && !emulated {
-		t.Errorf("2 ms of measuring took %v", took)
-	}
+	atBest(t, "2 ms of measuring take at most 200 ms", func() bool {
+		begin := time.Now()
+		got, err := Measure(o.Program, XDP{Packet: frame(64)}, time.Millisecond)
+		if err != nil || !got.Held {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		return time.Since(begin) < 200*time.Millisecond
+	})
 }
 
 func TestMeasureContext(t *testing.T) {
@@ -61,15 +62,22 @@ func TestMeasureContext(t *testing.T) {
 		mark   uint32
 		drifts bool
 	}{{7, true}, {9, false}} {
-		got, err := Measure(o.Program, TC{Packet: frame(64), Context: SKB{Mark: c.mark}}, time.Millisecond)
-		if err != nil || got.Drifts != c.drifts || got.Held {
-			t.Errorf("mark %d: got %+v, %v, want drifts %v", c.mark, got, err, c.drifts)
-		}
+		atBest(t, fmt.Sprintf("mark %d: drifts %v", c.mark, c.drifts), func() bool {
+			got, err := Measure(o.Program, TC{Packet: frame(64), Context: SKB{Mark: c.mark}}, time.Millisecond)
+			if err != nil || got.Held {
+				t.Errorf("mark %d: got %+v, %v", c.mark, got, err)
+			}
+			return got.Drifts == c.drifts
+		})
 	}
 	flow := load(t, "flow_dissector", "flow_dissect")
-	if got, err := Measure(flow.Program, FlowDissector{Packet: udp4(somewhere, 53)}, time.Millisecond); err != nil || got.Drifts {
-		t.Errorf("got %+v, %v", got, err)
-	}
+	atBest(t, "a flow dissector does not drift", func() bool {
+		got, err := Measure(flow.Program, FlowDissector{Packet: udp4(somewhere, 53)}, time.Millisecond)
+		if err != nil {
+			t.Error(err)
+		}
+		return !got.Drifts
+	})
 }
 
 func TestMeasureFails(t *testing.T) {

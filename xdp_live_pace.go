@@ -28,7 +28,7 @@ type pace struct {
 	last     float64       // when the last frames ran, at the earliest, likewise
 	usual    time.Duration // what a call of one batch takes if nothing holds it up
 	waited   time.Duration // what calls have waited for the dispatcher lately
-	late     time.Duration // how late sleeps end, in the median
+	late     time.Duration // how late three sleeps in four end, at the most
 }
 
 // pacer says when the frames of a worker run.
@@ -70,6 +70,9 @@ func (p *pace) wait(most int64) int64 {
 	at := max(p.next, p.due+float64(least-1)*p.interval)
 	p.sleepUntil(r.start.Add(time.Duration(at)))
 	now := float64(time.Since(r.start))
+	if r.ended() {
+		return 1 // which is not taken; a sleep that ended late must not count as missed
+	}
 	p.giveUp(now, max(r.batch, int64(float64(makeUp)/p.interval)))
 	if r.perPacedCall() == 1 {
 		return 1 // calls of one frame never wait for the dispatcher
@@ -140,14 +143,15 @@ func (p *pace) sleepUntil(at time.Time) {
 	}
 }
 
-// learn steps towards how late a sleep was. As every step is of the same size,
-// late ends up at the median.
+// learn steps towards how late a sleep was. As a step up is three times one down,
+// late ends up where one sleep in four is later.
 func (p *pace) learn(late time.Duration) {
-	step := max(p.late/32, 100*time.Nanosecond)
-	if late < p.late {
-		step = -step
+	step := max(p.late/64, 50*time.Nanosecond)
+	if late > p.late {
+		p.late += 3 * step
+	} else {
+		p.late -= step
 	}
-	p.late += step
 }
 
 // over gives up the frames that were due.

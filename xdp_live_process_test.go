@@ -68,18 +68,15 @@ func TestLiveUnheldSpeed(t *testing.T) {
 		t.Skip("speed is asserted on the machine itself")
 	}
 	o := loadLive(t, "xdp_drop")
-	out := inherit(t, o, unheldSpeed)
-	var small, medium, large, kept float64
-	if _, err := fmt.Sscan(out, &small, &medium, &large, &kept); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	t.Logf("times a plain loop: %.2f at 1<<18 frames, %.2f at 1<<20, %.2f at 1<<23; %.3f of the rate kept", small, medium, large, kept)
-	if small < 0.6 || medium < 0.6 || large < 0.9 {
-		t.Error("slower than it should be")
-	}
-	if kept < 0.8 {
-		t.Error("the rate was not kept")
-	}
+	atBest(t, "as fast as a plain loop, and the rate is kept", func() bool {
+		out := inherit(t, o, unheldSpeed)
+		var small, medium, large, kept float64
+		if _, err := fmt.Sscan(out, &small, &medium, &large, &kept); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		t.Logf("times a plain loop: %.2f at 1<<18 frames, %.2f at 1<<20, %.2f at 1<<23; %.3f of the rate kept", small, medium, large, kept)
+		return small > 0.7 && medium > 0.7 && large > 0.9 && kept > 0.8
+	})
 }
 
 const unheldSpeed = "unheld-speed"
@@ -89,27 +86,23 @@ func runUnheldSpeed() {
 	for _, frames := range []int64{1 << 18, 1 << 20, 1 << 23} {
 		fmt.Println(unheldRatio(prog, frames))
 	}
-	best := 0.0
-	for range 3 {
-		const rate = 200_000
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		s, err := Live{Packet: frame(64), Rate: rate}.Run(ctx, prog)
-		cancel()
-		if err != nil {
-			fmt.Println(err)
-		}
-		best = max(best, s.FramesPerSecond()/rate)
+	const rate = 200_000
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	s, err := Live{Packet: frame(64), Rate: rate}.Run(ctx, prog)
+	if err != nil {
+		fmt.Println(err)
 	}
-	fmt.Println(best)
+	fmt.Println(s.FramesPerSecond() / rate)
 }
 
 // unheldRatio is how many times as fast as a plain loop a run is, in the median
-// of five pairs.
+// of three pairs.
 func unheldRatio(prog *ebpf.Program, frames int64) float64 {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var ratios []float64
-	for range 5 {
+	for range 3 {
 		plain := plainLoop(prog, frames)
 		begin := time.Now()
 		if _, err := (Live{Packet: frame(64), Frames: frames}).Run(ctx, prog); err != nil {

@@ -33,6 +33,56 @@ import (
 // where nothing is asserted about speed.
 var emulated = os.Getenv("PROGRUN_KERNEL_MATRIX") == "1"
 
+// atBest holds that a measurement comes out well if the machine lets it. Others
+// on the machine, tests of other packages among them, can only make it worse, so
+// one try that is well is proof, and there are pauses for others to finish in. If
+// none is, others must not have had much of the machine all the while.
+func atBest(t *testing.T, what string, try func() (well bool)) {
+	t.Helper()
+	const tries = 12
+	others := othersTime(t)
+	begin := time.Now()
+	for i := range tries {
+		if try() || emulated {
+			return
+		}
+		time.Sleep(time.Duration(i) * 100 * time.Millisecond)
+	}
+	all := time.Since(begin) * time.Duration(runtime.NumCPU())
+	share := float64(othersTime(t)-others) / float64(all)
+	text := fmt.Sprintf("%s: not in one of %d tries; others had %.0f %% of the machine", what, tries, 100*share)
+	if share > 0.25 {
+		t.Log(text)
+	} else {
+		t.Error(text)
+	}
+}
+
+// othersTime is how much time of CPUs all but this process and its children have
+// used, another virtual machine included.
+func othersTime(t *testing.T) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const tick = 10 * time.Millisecond
+	var user, nice, system, idle, iowait, irq, softirq, steal time.Duration
+	if _, err := fmt.Sscanf(string(text), "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal); err != nil {
+		t.Fatalf("/proc/stat: %v", err)
+	}
+	return (user+nice+system+irq+softirq+steal)*tick - cpuTime(t, unix.RUSAGE_SELF) - cpuTime(t, unix.RUSAGE_CHILDREN)
+}
+
+func cpuTime(t *testing.T, whose int) time.Duration {
+	t.Helper()
+	var usage unix.Rusage
+	if err := unix.Getrusage(whose, &usage); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
 // wire is a veth pair between two network namespaces of its own.
 type wire struct {
 	a, b       int // the namespaces
@@ -350,8 +400,9 @@ func liveInterruptedBy(t *testing.T, script string) {
 	}
 }
 
-// TestLiveCancel looks at the program's counter 10 ms after the context ended,
-// and again later: nothing may have come.
+// TestLiveCancel looks at the program's counter as the context ends, 10 ms later
+// and after the run. Nothing may come after the second look, and what comes after
+// the first is no more than the run makes of 10 ms, even if others have the CPU.
 func TestLiveCancel(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -364,26 +415,22 @@ func TestLiveCancel(t *testing.T) {
 		{"one a call", Live{PerCall: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			// The machine may stop any thread for longer than that, but not
-			// most of the time.
-			const tries = 5
-			late := 0
-			for range tries {
-				if n := liveAfterCancel(t, c.live); n > 0 {
-					t.Logf("%d frames left later than 10 ms after the context ended", n)
-					late++
-				}
-			}
-			if late > tries/2 && !emulated {
-				t.Errorf("frames left late in %d of %d runs", late, tries)
+			for range 3 {
+				atBest(t, "ends in time", func() bool {
+					worth, late := liveAfterCancel(t, c.live)
+					t.Logf("frames of %v left after the context ended, %d of them later than 10 ms after", worth, late)
+					return worth < 10*time.Millisecond && late == 0
+				})
 			}
 		})
 	}
 }
 
-// liveAfterCancel cancels a run, and gives how many frames left later than 10
-// ms after that.
-func liveAfterCancel(t *testing.T, live Live) int64 {
+// liveAfterCancel cancels a run. It returns how long the run, by its mean rate,
+// took for the frames that left after that, and how many of them left later than
+// 10 ms after. Calls that wait for others in the dispatcher are long, and count
+// for nothing.
+func liveAfterCancel(t *testing.T, live Live) (worth time.Duration, late int64) {
 	o := loadLive(t, "xdp_drop")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -401,36 +448,44 @@ func liveAfterCancel(t *testing.T, live Live) int64 {
 		time.Sleep(time.Millisecond)
 	}
 	time.Sleep(50 * time.Millisecond)
+	before := liveCount(t, o)
 	cancel()
 	time.Sleep(10 * time.Millisecond)
 	early := liveCount(t, o)
 	r := <-done
 	wantExact(t, o, r.stats, r.err, r.stats.Frames)
-	if r.stats.LimitedBy == LimitDispatcher { // another process is in it, and calls are long
+	if r.stats.LimitedBy == LimitDispatcher {
 		t.Log("limited by the dispatcher")
-		return 0
+		return 0, 0
 	}
-	return liveCount(t, o) - early
+	after := liveCount(t, o)
+	return time.Duration(float64(after-before) / r.stats.FramesPerSecond() * 1e9), after - early
 }
 
 func TestLiveDeadlineIsADuration(t *testing.T) {
-	o := loadLive(t, "xdp_drop")
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
-	stats, err := Live{Packet: frame(64)}.Run(ctx, o.Program)
-	wantExact(t, o, stats, err, stats.Frames)
-	if !emulated && (stats.Wall < 200*time.Millisecond || stats.Wall > 310*time.Millisecond) {
-		t.Errorf("ran for %v", stats.Wall)
-	}
+	atBest(t, "runs for 300 ms", func() bool {
+		o := loadLive(t, "xdp_drop")
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		defer cancel()
+		stats, err := Live{Packet: frame(64)}.Run(ctx, o.Program)
+		wantExact(t, o, stats, err, stats.Frames)
+		t.Logf("ran for %v", stats.Wall)
+		return stats.Wall > 200*time.Millisecond && stats.Wall < 310*time.Millisecond
+	})
 }
 
 // TestLiveContextEndsFirst asks for more frames than there is time for: the
 // stats are valid beside the error.
 func TestLiveContextEndsFirst(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
-	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	h, err := NewHold(o.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 	defer cancel()
-	stats, err := Live{Packet: frame(64), Frames: 1 << 50}.Run(ctx, o.Program)
+	stats, err := Live{Packet: frame(64), Frames: 1 << 50, Hold: h}.Run(ctx, o.Program)
 	wantError(t, err, "progrun: Live.Frames: 1125899906842624: the context ended after ", context.DeadlineExceeded, RanYes)
 	wantExact(t, o, stats, nil, stats.Frames)
 
@@ -541,9 +596,12 @@ func TestLiveProgress(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	var last LiveStats
 	calls := 0
-	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	stats, err := Live{Packet: frame(64), ProgressInterval: 20 * time.Millisecond, Progress: func(s LiveStats) {
+		if calls > 10 && s.Frames > 0 {
+			cancel()
+		}
 		calls++
 		if s.Frames < last.Frames || s.Wall <= last.Wall || len(s.Workers) != 1 {
 			t.Errorf("after %+v came %+v", last, s)
