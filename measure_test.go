@@ -27,7 +27,7 @@ func TestMeasure(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := load(t, "xdp", c.program)
-			atBest(t, "tells whether runs drift", func() bool {
+			eventually(t, "tells whether runs drift", func() bool {
 				got, err := Measure(o.Program, XDP{Packet: frame(1000)}, 20*time.Millisecond)
 				if err != nil {
 					t.Fatal(err)
@@ -62,7 +62,7 @@ func TestMeasureContext(t *testing.T) {
 		mark   uint32
 		drifts bool
 	}{{7, true}, {9, false}} {
-		atBest(t, fmt.Sprintf("mark %d: drifts %v", c.mark, c.drifts), func() bool {
+		eventually(t, fmt.Sprintf("mark %d: drifts %v", c.mark, c.drifts), func() bool {
 			got, err := Measure(o.Program, TC{Packet: frame(64), Context: SKB{Mark: c.mark}}, time.Millisecond)
 			if err != nil || got.Held {
 				t.Errorf("mark %d: got %+v, %v", c.mark, got, err)
@@ -71,7 +71,7 @@ func TestMeasureContext(t *testing.T) {
 		})
 	}
 	flow := load(t, "flow_dissector", "flow_dissect")
-	atBest(t, "a flow dissector does not drift", func() bool {
+	eventually(t, "a flow dissector does not drift", func() bool {
 		got, err := Measure(flow.Program, FlowDissector{Packet: udp4(somewhere, 53)}, time.Millisecond)
 		if err != nil {
 			t.Error(err)
