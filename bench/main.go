@@ -41,11 +41,18 @@ type bench struct {
 	cpus  []int
 	progs []*ebpf.Program // of the section under way
 	held  map[*ebpf.Program]*progrun.Hold
+	atEnd []func() error // of the section under way
 	files writer
 	out   string
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == unheldCommand {
+		if err := serveUnheld(os.Args[2]); err != nil {
+			fail(err)
+		}
+		return
+	}
 	var b bench
 	only := flag.String("only", "", "measure only the cases whose \"Section/case\" matches this `regexp`")
 	flag.IntVar(&b.rounds, "rounds", 100, "rounds of short cases; long ones get a third or a tenth")
@@ -184,13 +191,18 @@ func (b *bench) load(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
 
 // unload ends what the section had.
 func (b *bench) unload() {
+	for _, end := range b.atEnd {
+		if err := end(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+	}
 	for _, h := range b.held {
 		h.Close()
 	}
 	for _, p := range b.progs {
 		p.Close()
 	}
-	b.progs = nil
+	b.progs, b.atEnd = nil, nil
 }
 
 // none is for sections without a plot.
@@ -235,6 +247,9 @@ func (b *bench) sections() []section {
 				return bars("live.svg", "Live frames, one CPU", "million frames a second", r,
 					[]string{byProgrun, byC, byCilium, byHeld, byCHeld}, millionsPerSecond)
 			}},
+		{"LiveUnheld", "Live frames without CAP_SYS_ADMIN, one CPU", "Time per frame. The C loop makes calls of 1<<20 frames.", b.liveUnheld, none},
+		{"LiveRate", "Live frames at a rate, one CPU", "Time of a CPU per frame at rates that are kept; the floor sleeps before each system call. Time per frame at a rate\n" +
+			"that is out of reach.", b.rates, none},
 		{"LiveWorkers", "Live frames, two workers on two queues", "Time per frame, held. The floors are loops of calls of 1<<19 frames.", b.liveWorkers,
 			func(r []result) []picture {
 				return bars("live-workers.svg", "Live frames, workers", "million frames a second", r,

@@ -19,6 +19,7 @@ var titles = map[string]string{
 	byPlain: "Run, packet only", byTwo: "progrun, 2 workers", byGoTwo: "Go floor, 2 goroutines",
 	byBlocked: "progrun, signals blocked", byHeld: "progrun, held", byGoHeld: "Go floor, held", byCHeld: "C loop, held",
 	byOne: "progrun, 1 worker", byGoOne: "Go floor, 1 goroutine", byOneFrame: "1 frame", byManyFrames: "256 frames",
+	byInterval: "all the time", byNoRate: "progrun, no rate",
 	byOneFrameC: "1 frame, C", byManyFramesC: "256 frames, C",
 }
 
