@@ -109,7 +109,8 @@ func newProgram(spec *ebpf.ProgramSpec, skip, branches bool, sources *sources) (
 	liveness(p.functions)
 	clears := slices.ContainsFunc(spec.Instructions, comparesDead)
 	for _, f := range p.functions {
-		plan := choose(f, branches, clears)
+		g := newGraph(f, branches)
+		plan := choose(f, g, reported(f, g, branches), clears)
 		p.plans = append(p.plans, plan)
 		p.records = append(p.records, newRecord(f, plan, branches, sources))
 	}

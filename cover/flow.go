@@ -185,6 +185,12 @@ func conditional(ins *asm.Instruction) bool {
 	return jumps(ins) && op != asm.Ja && op != asm.JCOND
 }
 
+// decides reports whether a block ends with a condition, and has two ways out.
+func (f *function) decides(n int) bool {
+	b := f.blocks[n]
+	return b.next != none && conditional(&f.insns[b.end-1])
+}
+
 // exit tells how an instruction leaves its function.
 type exit struct {
 	ends bool // always

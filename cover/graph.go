@@ -35,8 +35,8 @@ func newGraph(f *function, branches bool) *graph {
 			}
 		}
 	}
-	for n, b := range f.blocks {
-		if !branches || b.next == none || !conditional(&f.insns[b.end-1]) {
+	for n := range f.blocks {
+		if !branches || !f.decides(n) {
 			continue
 		}
 		for _, e := range []edge{{n, false}, {n, true}} {

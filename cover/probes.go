@@ -7,7 +7,7 @@ import (
 )
 
 // A plan tells which nodes of a function's graph get probes, and how those of
-// all its nodes are known from them.
+// others are known from them.
 type plan struct {
 	graph  *graph
 	class  []int   // class of each node: the nodes of one run together
@@ -24,29 +24,28 @@ type probe struct {
 	clears   bool // the register after use
 }
 
-// choose plans the probes of a function: for all its blocks and, if branches
-// are wanted, its edges. Probes in loops clear their registers if that is
-// wanted.
+// choose plans the probes of a function that tell of the nodes which are wanted.
+// Probes in loops clear their registers if that is asked for.
 //
 // A node implies those that dominate or postdominate it: when it runs, they
 // do. Nodes that imply one another form a class, for which one probe is
 // enough. And a class needs none if one of its nodes dominates all that may
 // come right after it, or postdominates all that may come right before it:
 // these imply it, and one of them runs whenever it does.
-func choose(f *function, branches, clears bool) *plan {
-	g := newGraph(f, branches)
+func choose(f *function, g *graph, wanted func(node int) bool, clears bool) *plan {
 	p := &plan{graph: g}
 	var members [][]int
 	p.class, members = components(g.exit, func(n int) []int {
 		return slices.DeleteFunc([]int{g.idom[n], g.ipdom[n]}, func(n int) bool { return n == none || n == g.exit })
 	})
 	p.known = make([][]int, len(members))
+
+	direct := make([]bool, len(members)) // wanted for their own sake
 	for c, nodes := range members {
-		if p.known[c] = p.infer(nodes); p.known[c] != nil {
-			continue
-		}
-		if !slices.ContainsFunc(nodes, func(n int) bool { return g.order[n] != none }) {
-			p.known[c] = []int{} // it never runs
+		direct[c] = slices.ContainsFunc(nodes, wanted)
+	}
+	for c, nodes := range members {
+		if !direct[c] || p.infer(c, members, direct) {
 			continue
 		}
 		if probe := place(f, g, nodes); probe != nil {
@@ -58,21 +57,40 @@ func choose(f *function, branches, clears bool) *plan {
 	return p
 }
 
-// infer returns classes that tell of the class of nodes, or nil.
-func (p *plan) infer(nodes []int) []int {
+// infer finds classes that tell of class c without a probe that is not there
+// anyhow, and reports whether there are some.
+func (p *plan) infer(c int, members [][]int, direct []bool) bool {
+	if p.known[c] != nil {
+		return true
+	}
+	for _, rule := range p.rules(members[c]) {
+		if !slices.ContainsFunc(rule, func(k int) bool { return !direct[k] && !p.infer(k, members, direct) }) {
+			p.known[c] = rule
+			return true
+		}
+	}
+	return false
+}
+
+// rules returns sets of classes, each of which tells of the class of nodes.
+func (p *plan) rules(nodes []int) (rules [][]int) {
 	g := p.graph
+	runs := func(n int) bool { return g.order[n] != none }
+	if !slices.ContainsFunc(nodes, runs) {
+		return [][]int{{}} // without any it never runs
+	}
 	for _, n := range nodes {
 		if known := p.neighbours(n, g.succs[n], g.idom); known != nil {
-			return known
+			rules = append(rules, known)
 		}
 		if n == 0 {
 			continue // the function's callers come before it
 		}
 		if known := p.neighbours(n, g.preds[n], g.ipdom); known != nil {
-			return known
+			rules = append(rules, known)
 		}
 	}
-	return nil
+	return rules
 }
 
 // neighbours returns the classes of the nodes on one side of n, if they are of

@@ -85,6 +85,23 @@ func lineOf(ins *asm.Instruction) *btf.Line {
 	return line
 }
 
+// reported returns whether a record tells of a node: of the function's start, of
+// blocks with lines and, if branches are wanted, of the conditions in them.
+func reported(f *function, g *graph, branches bool) func(node int) bool {
+	told := map[int]bool{0: true}
+	for n, b := range f.blocks {
+		if !slices.ContainsFunc(f.insns[b.first:b.end], hasLine) {
+			continue
+		}
+		told[n] = true
+		if branches && f.decides(n) {
+			told[g.node(f, edge{n, true})] = true
+			told[g.node(f, edge{n, false})] = true
+		}
+	}
+	return func(node int) bool { return told[node] }
+}
+
 // newRecord makes the record of a function.
 func newRecord(f *function, p *plan, branches bool, sources *sources) *record {
 	r := &record{name: f.name}
@@ -97,24 +114,33 @@ func newRecord(f *function, p *plan, branches bool, sources *sources) *record {
 				r.lines = append(r.lines, sources.line(line, p.class[n]))
 			}
 		}
-		if f.insns[b.end-1].OpCode.JumpOp() == asm.Exit && last != nil {
-			end = last
-		}
-		if !branches || last == nil || b.next == none || !conditional(&f.insns[b.end-1]) {
+		if last == nil {
 			continue
 		}
-		way := func(e edge) recordLine {
-			return sources.line(lineOf(&f.insns[f.blocks[f.target(e)].first]), p.class[p.graph.node(f, e)])
+		if f.insns[b.end-1].OpCode.JumpOp() == asm.Exit {
+			end = last
 		}
-		r.branches = append(r.branches, recordBranch{
-			recordLine: sources.line(last, p.class[n]),
-			column:     int(last.LineColumn()),
-			jump:       way(edge{n, true}),
-			next:       way(edge{n, false}),
-		})
+		if branches && f.decides(n) {
+			r.addBranch(f, p, n, last, sources)
+		}
 	}
 	r.setStart(end, p.class[0], sources)
 	return r.finish()
+}
+
+// addBranch adds the condition at the end of a block.
+func (r *record) addBranch(f *function, p *plan, n int, line *btf.Line, sources *sources) {
+	way := func(jump bool) recordLine {
+		e := edge{n, jump}
+		first := f.blocks[f.target(e)].first
+		return sources.line(lineOf(&f.insns[first]), p.class[p.graph.node(f, e)])
+	}
+	r.branches = append(r.branches, recordBranch{
+		recordLine: sources.line(line, p.class[n]),
+		column:     int(line.LineColumn()),
+		jump:       way(true),
+		next:       way(false),
+	})
 }
 
 // unknownRecord makes the record of a program that is left out.
