@@ -96,7 +96,7 @@ func (f *encodedFunction) decode(files []string) (*record, []State, error) {
 		}
 		return recordLine{files[l[0]], l[1], l[2]}
 	}
-	r := &record{name: f.Name, start: decode(f.Start)}
+	r := &record{name: f.Name, classes: len(states), start: decode(f.Start)}
 	for _, l := range f.Lines {
 		r.lines = append(r.lines, decode(l))
 	}

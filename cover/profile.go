@@ -54,6 +54,7 @@ type recordKey [sha256.Size]byte
 type record struct {
 	key      recordKey
 	name     string
+	classes  int
 	start    recordLine
 	lines    []recordLine // in the order of the instructions, none twice
 	branches []recordBranch
@@ -104,7 +105,7 @@ func reported(f *function, g *graph, branches bool) func(node int) bool {
 
 // newRecord makes the record of a function.
 func newRecord(f *function, p *plan, branches bool, sources *sources) *record {
-	r := &record{name: f.name}
+	r := &record{name: f.name, classes: len(p.known)}
 	var end *btf.Line
 	for n, b := range f.blocks {
 		var last *btf.Line
@@ -145,7 +146,7 @@ func (r *record) addBranch(f *function, p *plan, n int, line *btf.Line, sources 
 
 // unknownRecord makes the record of a program that is left out.
 func unknownRecord(spec *ebpf.ProgramSpec, sources *sources) *record {
-	r := &record{name: spec.Name}
+	r := &record{name: spec.Name, classes: 1}
 	var last, end *btf.Line
 	for i := range spec.Instructions {
 		ins := &spec.Instructions[i]
@@ -187,7 +188,7 @@ func (r *record) finish() *record {
 		seen[l] = true
 		return twice
 	})
-	r.key = sha256.Sum256(fmt.Append(nil, r.name, r.start, r.lines, r.branches))
+	r.key = sha256.Sum256(fmt.Append(nil, r.name, r.classes, r.start, r.lines, r.branches))
 	return r
 }
 

@@ -14,8 +14,9 @@ import (
 func sample() *Profile {
 	p := &Profile{}
 	main := &record{
-		name:  "main",
-		start: recordLine{"/src/main.c", 10, 0},
+		name:    "main",
+		classes: 3,
+		start:   recordLine{"/src/main.c", 10, 0},
 		lines: []recordLine{
 			{"/src/parse.h", 5, 0}, {"/src/main.c", 11, 0}, {"/src/main.c", 12, 1}, {"/src/main.c", 13, 1},
 			{"/src/main.c", 15, 2}, {"/src/parse.h", 6, 1},
@@ -27,9 +28,10 @@ func sample() *Profile {
 	}
 	p.add(main.finish(), []State{Reached, NotReached, Reached})
 	unused := &record{
-		name:  "unused",
-		start: recordLine{"/src/main.c", 20, 0},
-		lines: []recordLine{{"/src/main.c", 21, 0}, {"/src/main.c", 22, 1}, {"/src/main.c", 24, 0}},
+		name:    "unused",
+		classes: 2,
+		start:   recordLine{"/src/main.c", 20, 0},
+		lines:   []recordLine{{"/src/main.c", 21, 0}, {"/src/main.c", 22, 1}, {"/src/main.c", 24, 0}},
 	}
 	p.add(unused.finish(), []State{NotReached, Unknown})
 	return p
@@ -107,7 +109,7 @@ total: 3 of 8 lines, 37.5 %, 1 more unknown
 
 // TestMerge checks that the greater state of a line holds, wherever it is from.
 func TestMerge(t *testing.T) {
-	other := &record{name: "other", start: recordLine{"/src/other.c", 1, 0}, lines: []recordLine{{"/src/main.c", 12, 0}, {"/src/main.c", 13, 1}}}
+	other := &record{name: "other", classes: 2, start: recordLine{"/src/other.c", 1, 0}, lines: []recordLine{{"/src/main.c", 12, 0}, {"/src/main.c", 13, 1}}}
 	p := &Profile{}
 	p.add(other.finish(), []State{Reached, Unknown})
 	whole := sample()
@@ -118,6 +120,18 @@ func TestMerge(t *testing.T) {
 		if got := lineState(t, f, line); got != want {
 			t.Errorf("line %d is %s, want %s", line, got, want)
 		}
+	}
+}
+
+// TestMergeOther merges functions that differ in what no line tells.
+func TestMergeOther(t *testing.T) {
+	p := &Profile{}
+	for _, states := range [][]State{{NotReached}, {Reached, NotReached, Unknown}} {
+		r := &record{name: "main", classes: len(states), start: recordLine{"/src/main.c", 1, 0}, lines: []recordLine{{"/src/main.c", 2, 0}}}
+		p.add(r.finish(), states)
+	}
+	if got := lineState(t, file(t, p, "main.c"), 2); got != Reached {
+		t.Errorf("the line is %s", got)
 	}
 }
 
