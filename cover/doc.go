@@ -53,8 +53,8 @@
 // over. Blocks for which both hold run together, and share a probe. And if all
 // that may come right after a block implies it in that way, or all that may come
 // right before it does, then it ran when one of them did. That leaves about half
-// of the blocks. A shared probe goes to the block in the fewest loops. (graph.go,
-// probes.go)
+// of the blocks. Those without a line need none either. A shared probe goes to the
+// block in the fewest loops. (graph.go, dominators.go, probes.go)
 //
 // A probe goes before an instruction of its block: the first, unless all
 // registers are live there. It takes over the instruction's symbol, function and

@@ -73,44 +73,57 @@ func newFunction(insns asm.Instructions, throws bool) (*function, error) {
 		return nil, err
 	}
 
-	begins := make([]bool, len(insns)+1)
-	begins[0] = true
+	leaves := make([]exit, len(insns))
 	for i := range insns {
+		leaves[i] = exits(&insns[i], throws)
+	}
+	begun := f.cut(targets, leaves)
+	for n := range f.blocks {
+		f.connect(n, targets, leaves, begun)
+	}
+	return f, nil
+}
+
+// cut makes the blocks of the function, and returns which one each instruction
+// begins, if it begins one.
+func (f *function) cut(targets []int, leaves []exit) (begun []int) {
+	begins := make([]bool, len(f.insns)+1)
+	begins[0] = true
+	for i := range f.insns {
 		if targets[i] != none {
 			begins[targets[i]] = true
 		}
-		if exit := exits(&insns[i], throws); targets[i] != none || exit.ends || exit.may {
+		if targets[i] != none || leaves[i].ends || leaves[i].may {
 			begins[i+1] = true
 		}
 	}
-	at := make([]int, len(insns)) // block that an instruction begins
-	for i := range insns {
+	begun = make([]int, len(f.insns))
+	for i := range f.insns {
 		if begins[i] {
-			at[i] = len(f.blocks)
+			begun[i] = len(f.blocks)
 			f.blocks = append(f.blocks, block{first: i})
 		}
 		f.blocks[len(f.blocks)-1].end = i + 1
 	}
+	return begun
+}
 
-	for n := range f.blocks {
-		b := &f.blocks[n]
-		b.next, b.jump = none, none
-		last := &insns[b.end-1]
-		exit := exits(last, throws)
-		b.leaves = exit.ends || exit.may
-		if target := targets[b.end-1]; target != none {
-			b.jump = at[target]
-		}
-		if exit.ends || last.OpCode.JumpOp() == asm.Ja {
-			continue
-		}
-		if b.end == len(insns) {
-			b.leaves = true // the kernel refuses such a program
-			continue
-		}
+// connect sets where a block leads.
+func (f *function) connect(n int, targets []int, leaves []exit, begun []int) {
+	b := &f.blocks[n]
+	last := b.end - 1
+	b.next, b.jump = none, none
+	if targets[last] != none {
+		b.jump = begun[targets[last]]
+	}
+	b.leaves = leaves[last].ends || leaves[last].may
+	switch {
+	case leaves[last].ends || f.insns[last].OpCode.JumpOp() == asm.Ja:
+	case b.end == len(f.insns):
+		b.leaves = true // the kernel refuses such a program
+	default:
 		b.next = n + 1
 	}
-	return f, nil
 }
 
 // rawOffsets returns where instructions are in slots of 8 bytes.
