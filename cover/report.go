@@ -110,10 +110,7 @@ func (p *Profile) WriteText(w io.Writer) error {
 		}
 		writeTextLines(out, "not reached", f.Lines, NotReached)
 		writeTextLines(out, "unknown", f.Lines, Unknown)
-		for _, b := range f.Branches {
-			writeTextWay(out, f.Name, b, b.Jump, "jumped")
-			writeTextWay(out, f.Name, b, b.Next, "went on")
-		}
+		writeTextBranches(out, f)
 	}
 	fmt.Fprintf(out, "total: %s\n", total)
 	return out.Flush()
@@ -165,19 +162,42 @@ func writeTextLines(out io.Writer, title string, lines []Line, state State) {
 	}
 }
 
-// writeTextWay writes a way that was never taken, from a condition that was
-// reached.
-func writeTextWay(out io.Writer, file string, b Branch, way Way, what string) {
-	if b.State != Reached || way.State != NotReached {
-		return
+// writeTextBranches writes the ways that were never taken, of conditions that
+// were reached. Where a condition was compiled several times, it tells only of
+// what it led to in none of them, as far as that is known.
+func writeTextBranches(out io.Writer, f File) {
+	var order []string
+	states := map[string]State{}
+	for _, b := range f.Branches {
+		if b.State != Reached {
+			continue
+		}
+		for i, way := range []Way{b.Jump, b.Next} {
+			text := fmt.Sprintf("%d:%d %s", b.Line, b.Column, describe(f, b, way, i == 0))
+			if _, ok := states[text]; !ok {
+				order = append(order, text)
+			}
+			merge(states, text, way.State)
+		}
 	}
-	fmt.Fprintf(out, "\t%d:%d in %s never %s", b.Line, b.Column, b.Function, what)
-	if way.File == file {
-		fmt.Fprintf(out, " to line %d", way.Line)
-	} else if way.File != "" {
-		fmt.Fprintf(out, " to %s:%d", filepath.Base(way.File), way.Line)
+	for _, text := range order {
+		if states[text] == NotReached {
+			fmt.Fprintf(out, "\t%s\n", text)
+		}
 	}
-	fmt.Fprintln(out)
+}
+
+// describe says what a way never did.
+func describe(f File, b Branch, way Way, jump bool) string {
+	switch {
+	case way.File == f.Name:
+		return fmt.Sprintf("never led to line %d", way.Line)
+	case way.File != "":
+		return fmt.Sprintf("never led to %s:%d", filepath.Base(way.File), way.Line)
+	case jump:
+		return "never jumped in " + b.Function
+	}
+	return "never went on in " + b.Function
 }
 
 // short returns a path as it is read from the current directory.

@@ -91,7 +91,7 @@ end_of_record
 	unused                   never ran
 	not reached: 12-13 21 24
 	unknown: 22
-	11:6 in main never went on to line 12
+	11:6 never led to line 12
 /src/parse.h: 1 of 2 lines, 50.0 %
 	not reached: 6
 total: 3 of 8 lines, 37.5 %, 1 more unknown
