@@ -24,6 +24,9 @@ import (
 func TestUnchanged(t *testing.T) {
 	needPrivilege(t)
 	packets := 500
+	if emulated {
+		packets = 100
+	}
 	if text := os.Getenv("PROGRUN_COVER_PACKETS"); text != "" {
 		var err error
 		if packets, err = strconv.Atoi(text); err != nil {
