@@ -50,6 +50,10 @@ type program struct {
 	records   []*record // one for each function, or for the whole program if it is skipped
 }
 
+// ErrInstrumented is what errors of Instrument are for a collection whose
+// programs have probes already.
+var ErrInstrumented = errors.New("has probes already")
+
 // Instrument adds probes to the programs of a collection, in place, and returns
 // their counters. It comes before the collection is loaded, and once: a
 // collection that is loaded several times, or copied, has the same counters
@@ -100,7 +104,7 @@ func newProgram(spec *ebpf.ProgramSpec, skip, branches bool, sources *sources) (
 		return p, nil
 	}
 	if spec.Instructions[0].Metadata.Get(instrumentedKey{}) != nil {
-		return p, errors.New("has probes already")
+		return p, ErrInstrumented
 	}
 	var err error
 	if p.functions, err = functions(spec.Instructions); err != nil {

@@ -418,7 +418,7 @@ func TestInstrumentedTwice(t *testing.T) {
 	}
 	defer counters.Close()
 	_, err = Instrument(spec, nil)
-	if want := "cover: program called: has probes already"; err == nil || !strings.HasPrefix(err.Error(), want) {
+	if want := "cover: program called: has probes already"; !errors.Is(err, ErrInstrumented) || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
