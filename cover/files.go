@@ -74,7 +74,7 @@ func (c Count) Percent() float64 {
 	return 100 * float64(c.Reached) / float64(c.Reached+c.NotReached)
 }
 
-// Add counts a line.
+// add counts a line.
 func (c *Count) add(s State) {
 	switch s {
 	case NotReached:

@@ -14,7 +14,7 @@ import (
 // condition.
 type State uint8
 
-// The greater state holds where several are known of the same thing.
+// The states. Where several are known of the same thing, the greatest holds.
 const (
 	NotReached State = iota // it never ran
 	Unknown                 // it has no probe, and its program may have run
@@ -33,6 +33,9 @@ func (s State) String() string {
 	}
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
+
+// MarshalText returns the state in words, for JSON.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Profile tells which lines, functions and branches of programs ran. The zero
 // value knows of no program, and is ready for Merge.

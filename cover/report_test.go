@@ -167,6 +167,17 @@ func TestJSON(t *testing.T) {
 	}
 }
 
+// TestFilesJSON checks that what Files returns can be read as JSON.
+func TestFilesJSON(t *testing.T) {
+	text, err := json.Marshal(sample().Files()[0].Lines[:2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `[{"Number":11,"State":"reached"},{"Number":12,"State":"not reached"}]`; string(text) != want {
+		t.Errorf("got %s, want %s", text, want)
+	}
+}
+
 // TestLocate looks for sources that lie elsewhere than the compiler said.
 func TestLocate(t *testing.T) {
 	dir := t.TempDir()
