@@ -1202,8 +1202,8 @@ func TestLiveStatsAdd(t *testing.T) {
 		t.Errorf("Add changed its argument: %+v", a.Workers)
 	}
 	text, err := json.Marshal(LiveStats{Frames: 2, Wall: time.Second, LimitedBy: LimitDispatcher, Workers: []LiveWorkerStats{{CPU: -1}}})
-	const words = `{"frames":2,"uncertain":0,"missed":0,"batches":0,"calls":0,"wall_ns":1000000000,"per_frame_ns":0,` +
-		`"held":false,"limited_by":"XDP dispatcher","workers":[{"cpu":-1,"frames":0,"uncertain":0,"missed":0,"batches":0,"calls":0,"wall_ns":0,"per_frame_ns":0}]}`
+	const words = `{"frames":2,"uncertain":0,"missed":0,"bytes":0,"batches":0,"calls":0,"wall_ns":1000000000,"per_frame_ns":0,` +
+		`"held":false,"limited_by":"XDP dispatcher","workers":[{"cpu":-1,"frames":0,"uncertain":0,"missed":0,"bytes":0,"batches":0,"calls":0,"wall_ns":0,"per_frame_ns":0}]}`
 	if err != nil || string(text) != words {
 		t.Errorf("got  %s, %v\nwant %s", text, err, words)
 	}
