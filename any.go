@@ -8,46 +8,47 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Any runs a program of any type that takes a packet: it stands for [XDP], [TC],
-// [SocketFilter], [CGroupSKB], [LWT], [FlowDissector] or [Netfilter], whichever
-// runs programs of that type, with nothing but the fields that all have. The rules
-// and the errors are those of the request that it stands for.
+// Any runs a program of any type that takes a packet. Depending on the type, it
+// runs the program as [XDP], [TC], [SocketFilter], [CGroupSKB], [LWT],
+// [FlowDissector] or [Netfilter] does, with only the fields below. Rules and errors
+// are those of that request.
 type Any struct {
 	// Packet is the frame, from its Ethernet header on.
 	Packet []byte
-	// Repeat is how often the program runs; 0 means once.
+	// Repeat is how often the program runs. 0 means once.
 	Repeat int
-	// Out is where Packet of the result is written to, growing as by append.
-	// It may be nil.
+	// Out is the buffer for the result's Packet. It grows as with append, and may
+	// be nil. Flow dissectors and netfilter programs have no output.
 	Out []byte
 	// NoOutput asks for the verdict only.
 	NoOutput bool
 }
 
-// AnyResult is the result of an [Any].
+// AnyResult is the result of a run of [Any].
 type AnyResult struct {
-	// Verdict is what the program decided.
+	// Verdict is what the program returned.
 	Verdict AnyVerdict
-	// Packet is the packet as it came out. It is nil for flow dissectors and
-	// netfilter programs, whose packets the kernel does not hand back.
+	// Packet is the packet as the program left it. It is nil for flow dissectors
+	// and netfilter programs, whose packets the kernel does not return.
 	Packet []byte
 	// PerRun is the kernel's mean time of one run.
 	PerRun time.Duration
-	// Sight is how much of the packet the program could see.
+	// Sight says how much of the packet the program could see.
 	Sight Sight
 }
 
 // AnyVerdict is the verdict of a program of any type that takes a packet. Two
-// are equal if the types of their programs and their values are.
+// verdicts are equal if both Type and Value are.
 type AnyVerdict struct {
 	// Type is the type of the program.
 	Type ebpf.ProgramType
-	// Value is the value of the verdict's own type, such as
-	// int64(XDPDrop) or int64(TCActUnspec).
+	// Value is the verdict as a number, such as int64(XDPDrop) or
+	// int64(TCActUnspec).
 	Value int64
 }
 
-// String returns what the verdict's own type does, such as "XDP_DROP".
+// String returns the verdict as the request's own verdict type prints it, such as
+// "XDP_DROP".
 func (v AnyVerdict) String() string {
 	switch kindOf(v.Type).types {
 	case xdpTypes:
@@ -68,7 +69,7 @@ func (v AnyVerdict) String() string {
 	return fmt.Sprintf("AnyVerdict(%s, %d)", v.Type, v.Value)
 }
 
-// MarshalText returns String, for JSON.
+// MarshalText returns what String does.
 func (v AnyVerdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
 // packetTypes are the types of programs that Any runs.
@@ -135,7 +136,8 @@ func (r Any) repeated(n int, noOutput bool) Any {
 	return r
 }
 
-// timing of a type that hands back no Ethernet header compares what follows it.
+// timing leaves the Ethernet header out of the comparison for types that do not
+// return it.
 func (r Any) timing(res AnyResult) (time.Duration, bool) {
 	switch t := res.Verdict.Type; {
 	case flowDissectorTypes.has(t), netfilterTypes.has(t):

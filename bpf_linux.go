@@ -10,16 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// supported is whether the system has BPF_PROG_RUN at all.
+// supported reports whether the operating system has BPF_PROG_RUN at all.
 const supported = true
 
-// progRun is the system call itself, small enough that the compiler puts it into
-// the frame of its caller: the processor comes back from the kernel having lost
-// its record of where to return to, so that each frame between a run and its
-// system call costs 1 to 2 % of the run. That is also why it is not
-// unix.Syscall, which comes to the same by way of two more. Go does not move a
-// stack, and so neither the attr nor a buffer on it, while its goroutine is in a
-// system call.
+// progRun makes the system call. It is small enough for the compiler to inline. The
+// processor loses its record of return addresses in the kernel, so each frame
+// between a run and its system call costs 1 to 2 % of the run. That is also why
+// progRun does not call unix.Syscall, which adds two frames. Go does not move the
+// stack of a goroutine in a system call, so the attr and buffers on it stay in
+// place.
 func progRun(a *attr, size uintptr) (errno syscall.Errno) {
 	res, _, errno := syscall.Syscall(unix.SYS_BPF, unix.BPF_PROG_RUN, uintptr(unsafe.Pointer(a)), size)
 	if errno == 0 {
@@ -28,18 +27,17 @@ func progRun(a *attr, size uintptr) (errno syscall.Errno) {
 	return
 }
 
-// guard keeps signals away from a thread while it makes a call. The zero guard
-// keeps none away.
+// guard keeps a thread's signals blocked during a call. The zero guard blocks none.
 type guard struct {
-	before *unix.Sigset_t // what the thread had blocked before
+	before *unix.Sigset_t // signals that the thread had blocked before
 }
 
 var sigsets = sync.Pool{New: func() any { return new(unix.Sigset_t) }}
 
-// blockSignals blocks the signals of the calling thread, and wires the goroutine
-// to it. A loop that the kernel gives up half-way because of a signal cannot be
-// resumed, nor does the kernel tell how far it came. Where signals cannot be
-// blocked, the call goes without, and fails with EINTR should one come.
+// blockSignals blocks the signals of the calling thread, and locks the goroutine to
+// it. A loop that the kernel ends early because of a signal cannot be resumed, and
+// the kernel does not say how far it came. If signals cannot be blocked, the call
+// is made all the same, and fails with EINTR if a signal comes.
 func blockSignals() guard {
 	runtime.LockOSThread()
 	g := guard{before: sigsets.Get().(*unix.Sigset_t)}
@@ -51,16 +49,16 @@ func blockSignals() guard {
 	return g
 }
 
-// release undoes blockSignals.
+// release undoes what blockSignals did.
 func (g guard) release() {
 	if g.before != nil {
 		g.restore()
 	}
 }
 
-// restore saves a system call where the caller had all signals blocked already.
-// Should the kernel refuse it, the goroutine keeps the thread to itself: no
-// other may inherit its mask.
+// restore restores the thread's mask. It makes no system call if the caller had all
+// signals blocked already. If the kernel refuses, the goroutine stays locked to the
+// thread, so that no other goroutine inherits the mask.
 func (g guard) restore() {
 	if hasAllBlocked(g.before) || setSignals(g.before, nil) == 0 {
 		runtime.UnlockOSThread()
@@ -69,7 +67,8 @@ func (g guard) restore() {
 }
 
 // hasAllBlocked reports whether a mask blocks every signal that can be blocked
-// and is in allSignals. MIPS has more of them than are looked at here.
+// and is in allSignals. It looks at 64 signals. MIPS has more, so there it reports
+// false.
 func hasAllBlocked(mask *unix.Sigset_t) bool {
 	open := guarded
 	delSignal(&open, unix.SIGKILL)
@@ -83,9 +82,9 @@ func hasAllBlocked(mask *unix.Sigset_t) bool {
 	return !strings.HasPrefix(runtime.GOARCH, "mips")
 }
 
-// allSignals returns all signals but the one with which the Go runtime interrupts
-// every thread for [syscall.AllThreadsSyscall]: a process whose threads block
-// that one hangs.
+// allSignals returns every signal except the one with which the Go runtime
+// interrupts all threads for [syscall.AllThreadsSyscall]. A process whose threads
+// block that one hangs.
 func allSignals() *unix.Sigset_t { return &guarded }
 
 var guarded = func() (set unix.Sigset_t) {

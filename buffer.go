@@ -2,15 +2,15 @@ package progrun
 
 import "sync"
 
-// scratch is a pool of buffers that are large enough for any packet, before
-// and after a run.
+// scratch is a pool of buffers that are large enough for any packet, before and
+// after a run.
 var scratch = sync.Pool{New: func() any {
 	b := make([]byte, maxPacket+xdpHeadroom+pageSize)
 	return &b
 }}
 
-// buffer is the memory of a packet on its way to the kernel or back: the
-// caller's, or scratch.
+// buffer is the memory of a packet that goes to the kernel or comes back. It is
+// the caller's, or comes from the pool.
 type buffer struct {
 	buf     []byte
 	scratch *[]byte
@@ -21,11 +21,10 @@ func fromScratch() buffer {
 	return buffer{buf: *s, scratch: s}
 }
 
-// outputFor is where the kernel writes a packet of at most most bytes: the
-// caller's buffer where that is surely large enough, else scratch, from which
-// the caller gets a copy. The kernel is always told the size; a result cut
-// short is then impossible, which matters since kernels before 7.2 cut those
-// with fragments wrongly.
+// outputFor returns the memory to which the kernel writes a packet of at most
+// most bytes: the caller's buffer if that is surely large enough, and otherwise
+// one from the pool, from which the result is copied. So the kernel never cuts a
+// result short. Kernels before 7.2 cut packets with fragments wrongly.
 func outputFor(out []byte, most int) buffer {
 	if cap(out) >= most {
 		return buffer{buf: out[:cap(out)]}
@@ -33,11 +32,11 @@ func outputFor(out []byte, most int) buffer {
 	return fromScratch()
 }
 
-// take returns the first n bytes of an output, in out's memory as far as that
-// reaches, and gives scratch back.
+// output returns the first n bytes of an output. It copies what came from the
+// pool to out, which grows as with append, and returns the buffer to the pool.
 func (b buffer) output(out []byte, n uint32) []byte {
 	if uint64(n) > uint64(len(b.buf)) {
-		n = uint32(len(b.buf)) // never beyond what was ours, whatever the kernel says
+		n = uint32(len(b.buf)) // never return memory beyond the buffer, whatever the kernel says
 	}
 	if b.scratch == nil {
 		return b.buf[:n]
@@ -47,14 +46,14 @@ func (b buffer) output(out []byte, n uint32) []byte {
 	return out
 }
 
-// release gives scratch back.
+// release returns a buffer to the pool if it came from there.
 func (b buffer) release() {
 	if b.scratch != nil {
 		scratch.Put(b.scratch)
 	}
 }
 
-// orNil is nil for an empty slice.
+// orNil returns b, or nil if b is empty.
 func orNil(b []byte) []byte {
 	if len(b) == 0 {
 		return nil

@@ -7,8 +7,8 @@ import (
 )
 
 // SKB is the context of programs that run on socket buffers: the fields of struct
-// __sk_buff that BPF_PROG_RUN takes and returns. The kernel wants all other fields
-// to be zero, and does not report them.
+// __sk_buff that BPF_PROG_RUN takes and returns. The kernel requires all other
+// fields to be zero, and does not return them.
 //
 // The zero value in a request means no context. A result has the fields as the
 // program left them.
@@ -17,32 +17,32 @@ type SKB struct {
 	Mark uint32
 	// Priority is skb->priority. Since Linux 5.2.
 	Priority uint32
-	// IngressIfindex is skb->skb_iif. It can be any number of 32 bits: the kernel
-	// does not look for such an interface. Since Linux 5.11.
+	// IngressIfindex is skb->skb_iif. It can be any 32-bit number: the kernel does
+	// not look up the interface. Since Linux 5.11.
 	IngressIfindex int
 	// Ifindex is the interface of the packet, in the network namespace of the
-	// calling thread. 0 and 1 mean loopback, and any other must exist (ENODEV). In
-	// a result it is the interface that was used. Since Linux 5.9.
+	// calling thread. 0 and 1 mean loopback; any other must exist (ENODEV). In a
+	// result it is the interface that the kernel used. Since Linux 5.9.
 	Ifindex int
 	// CB is skb->cb, the program's scratch space. Since Linux 5.2.
 	CB [5]uint32
 	// TStampNS is skb->tstamp, in nanoseconds. Since Linux 5.4.
 	TStampNS uint64
-	// WireLen is the packet's length on the wire in bytes: 0 for that of the
-	// packet, else from the packet's length up to 65,536. A program can read
-	// it but not write it, so it comes back as it went in. Since Linux 5.6.
+	// WireLen is the packet's length on the wire in bytes, from the length of
+	// Packet up to 65,536. 0 means the length of Packet. A program can read it but
+	// not write it, so it comes back as it went in. Since Linux 5.6.
 	WireLen int
 	// GSOSegs is skb_shinfo(skb)->gso_segs, at most 65,535. Since Linux 5.6.
 	GSOSegs int
 	// GSOSize is skb_shinfo(skb)->gso_size, at most 65,535. The kernel does not
-	// read it back: a result has it as the request did. Since Linux 5.7.
+	// read it back, so a result has the value of the request. Since Linux 5.7.
 	GSOSize int
 	// HWTStampNS is skb_hwtstamps(skb)->hwtstamp, in nanoseconds. Since Linux 5.16.
 	HWTStampNS uint64
 }
 
 // check rejects numbers that do not fit in __sk_buff, or that the kernel would
-// cut short.
+// truncate.
 func (s *SKB) check(request string) error {
 	if err := inRange(request, "Context.IngressIfindex", s.IngressIfindex, math.MaxUint32); err != nil {
 		return err
@@ -56,11 +56,11 @@ func (s *SKB) check(request string) error {
 	if err := inRange(request, "Context.GSOSegs", s.GSOSegs, 1<<16-1); err != nil {
 		return err
 	}
-	// The kernel keeps the low 16 bits and says nothing.
+	// The kernel would silently keep the low 16 bits.
 	return inRange(request, "Context.GSOSize", s.GSOSize, 1<<16-1)
 }
 
-// changed reports whether a context came back as other than it went in, except for
+// changed reports whether the context that came back differs from s, apart from
 // what the kernel fills in.
 func (s SKB) changed(out *SKB) bool {
 	if s.Ifindex == 0 {
@@ -101,7 +101,7 @@ func (b *skBuff) encode(s *SKB, linear int) {
 	b.dataEnd = uint32(linear)
 }
 
-// decode returns the fields that come back.
+// decode returns the fields that the kernel returns.
 func (b *skBuff) decode() SKB {
 	return SKB{
 		Mark: b.mark, Priority: b.priority, CB: b.cb,
@@ -111,8 +111,8 @@ func (b *skBuff) decode() SKB {
 	}
 }
 
-// xdpMD is struct xdp_md. Its offsets count from the metadata, which the packet
-// follows.
+// xdpMD is struct xdp_md. Its offsets count from the start of the metadata, which
+// lies in front of the packet.
 type xdpMD struct {
 	data, dataEnd, dataMeta                     uint32
 	ingressIfindex, rxQueueIndex, egressIfindex uint32
@@ -150,17 +150,17 @@ type skLookup struct {
 	end              uint32 // padding that must be 0
 }
 
-// Numbers of the kernel in contexts: address families of skLookup, which are also
-// the protocol families of nfHookState, and a hook of it. Other systems have
-// other numbers for the families.
+// Numbers of the kernel in contexts: the address families of skLookup, which are
+// also the protocol families of nfHookState, and a hook of nfHookState. Other
+// systems number the families differently, so package syscall cannot serve.
 const (
 	afInet     = 2
 	afInet6    = 10
 	nfLocalOut = 3 // NF_INET_LOCAL_OUT
 )
 
-// nfHookState is struct nf_hook_state of a 64-bit kernel, which netfilter programs
-// have for a context. All but hook, pf and the padding must be 0.
+// nfHookState is struct nf_hook_state of a 64-bit kernel, the context of netfilter
+// programs. All but hook, pf and the padding must be 0.
 type nfHookState struct {
 	hook, pf         uint8
 	padding          [6]uint8 // of any value

@@ -9,12 +9,12 @@
 //
 // In the header of an if, for or switch statement, Go requires parentheses
 // around the literal: (progrun.XDP{Packet: frame}).Run(prog). [Any] runs a
-// program of whatever type takes packets.
+// program of any type that takes packets.
 //
-// A request is a plain value. It can be kept, copied, changed and run again,
-// also from many goroutines at once, as long as they do not share its output
-// buffer. The package keeps no state between runs. A run allocates nothing if
-// the request has a buffer for its output.
+// A request is a plain value. It can be kept, copied, changed and run again.
+// Several goroutines may run it at once if they do not share its output buffer.
+// A run changes no later one. It allocates nothing if the request has a buffer
+// for its output, or asks for none.
 //
 // # What a run does
 //
@@ -22,50 +22,55 @@
 // bpf_clone_redirect transmits. Its verdict does not take effect: the kernel
 // neither drops nor redirects the packet. [Live] is the exception.
 //
-// Every packet begins with its Ethernet header, even for socket filters,
-// cgroup_skb and LWT programs, whose data begins after it. These programs get
-// the header back as 14 zero bytes.
+// A packet begins with its Ethernet header. This is so even for socket filters,
+// cgroup_skb and LWT programs, whose data begins after it: their results have
+// 14 zero bytes in its place. The exception is [Netfilter] on the hook
+// NFLocalOut, where a packet begins with its IP header.
 //
 // The kernel looks up interface indexes in the network namespace of the calling
-// thread. A goroutine that moved its thread to another namespace must keep it
-// with [runtime.LockOSThread]. Code that a new goroutine runs, such as a subtest
-// started with t.Run, is not in that namespace.
+// thread. A goroutine that moves its thread to another namespace must first lock
+// itself to it with [runtime.LockOSThread]. A new goroutine, such as that of a
+// subtest started with t.Run, is not in that namespace.
 //
 // # Repeat and time
 //
 // Repeat runs the program several times in one system call; 0 and 1 both mean
 // once. The kernel does not reset the packet or the context in between: a
 // program that strips a tag strips the next one in its second run. PerRun is the
-// kernel's mean time of one run, without the system call, and at most 4.29
-// seconds. [Measure] tells whether a program changes what it runs on, and also
-// times runs on fresh packets.
+// kernel's mean time of one run, without the system call. It is at most 4.29
+// seconds. [Measure] reports whether a program changes its input, and also times
+// runs on fresh packets.
 //
 // A call for an XDP program with a Repeat above 1 takes tens of milliseconds more,
 // unless the program is attached to some device: the kernel adds the program to
 // its XDP dispatcher and removes it again. [NewHold] avoids that for as long as it
 // is held. Kernels without a JIT have no dispatcher.
 //
-// A signal could end such a call early, and the kernel does not say how many
-// runs were made. So the calling thread blocks signals until the call returns:
-// a Repeat that takes many seconds cannot be interrupted by a context. Only
-// stopping the process and [syscall.AllThreadsSyscall] still end it, with EINTR.
-// No run is ever made twice. Blocking and unblocking takes two system calls, which
-// show in a Repeat of less than some hundred. A caller that makes many such calls
-// saves the second one by having the signals blocked before: with
-// [runtime.LockOSThread], and a pthread_sigmask of all signals but 33, which the
-// Go runtime needs.
+// A signal could end a call with a Repeat above 1 early, and the kernel does not
+// say how many runs it made. So the calling thread blocks signals until the call
+// returns. Before Linux 5.18 it does so for a single run too. A context cannot
+// interrupt a Repeat that takes many seconds. Only a stop of the process and
+// [syscall.AllThreadsSyscall] can end it, with EINTR. No run is ever made twice.
+//
+// Blocking and unblocking signals takes two system calls, whose time shows if
+// Repeat is less than some hundred. A caller that makes many such calls can save
+// the second one by blocking the signals beforehand: with [runtime.LockOSThread],
+// and a pthread_sigmask of all signals but 33, which the Go runtime needs.
 //
 // # Output
 //
 // Out is the buffer that receives the output, from its start. It grows as with
 // append: pass the same buffer again to run without an allocation, or leave it
 // nil. The next run with the same buffer overwrites the result. No buffer is too
-// small, and none needs room for a packet that grows. Where Out has capacity for
-// all that a program could make of the packet, the kernel writes to it directly:
-// that is a page and 256 bytes more than Metadata and Packet for XDP, and four
-// pages more than Packet for other types. Otherwise the output is copied, which
-// takes a tenth of a run at 9,000 bytes, and nothing that shows below 1,500.
-// NoOutput asks for the verdict only, which is the fastest way to run.
+// small, even if the program makes the packet longer.
+//
+// The kernel writes to Out directly if its capacity is enough for the largest
+// packet that a program could make: the length of Metadata and Packet plus a page
+// and 256 bytes for XDP, or the length of Packet plus four pages for other types.
+// Otherwise the output is copied. The copy takes a tenth of a run at 9,000 bytes,
+// and is too short to measure below 1,500.
+//
+// NoOutput asks for the verdict only. It is the fastest way to run.
 //
 // # Sizes
 //
@@ -88,13 +93,13 @@
 //
 // # Closing a program
 //
-// [ebpf.Program.Close] must not be called during a Run, a [Batch] or a [Measure]
-// of the same program, as with any other use of its descriptor. [Live] works on
-// a descriptor of its own.
+// Do not call [ebpf.Program.Close] during a Run, a [Batch] or a [Measure] of the
+// same program, as with any other use of its descriptor. [Live] duplicates the
+// descriptor.
 //
 // # Privilege
 //
 // Since Linux 5.19, a process that has a program's descriptor needs no
 // capability to run it. Older kernels return EPERM to a process without CAP_BPF
-// where the sysctl kernel.unprivileged_bpf_disabled is set.
+// if the sysctl kernel.unprivileged_bpf_disabled is set.
 package progrun

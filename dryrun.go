@@ -5,14 +5,14 @@ import (
 	"syscall"
 )
 
-// What is in this file asks the kernel without running a program. A request that
-// names an interface or a CPU which cannot exist is refused with ENODEV or ENXIO
-// if all that the kernel looks at before is legal.
+// The functions of this file ask the kernel without running a program. They name
+// an interface or a CPU that cannot exist. The kernel refuses that with ENODEV or
+// ENXIO if all that it checks before is legal.
 
-// noIfindex is an interface that cannot exist.
+// noIfindex is the number of an interface that cannot exist.
 const noIfindex = 0x7fffffff
 
-// neverRunsText is why the kernel refuses to run some XDP programs at all.
+// neverRunsText says why the kernel refuses to run some XDP programs at all.
 const neverRunsText = "the program is for a devmap or a cpumap, or bound to a device: the kernel does not run such programs"
 
 // dryXDP has the kernel check an XDP request of these sizes. It returns ENODEV if
@@ -32,7 +32,7 @@ func dryXDPWith(fd, flags, dataSize, metadata, linear uint32) syscall.Errno {
 	return a.probe()
 }
 
-// largestLive returns the size of the largest packet of a live frame behind this
+// largestLive returns the size of the largest packet of a live frame with this
 // much metadata.
 func largestLive(fd, metadata uint32) uint32 {
 	return largest(ethHLen, uint32(pageSize), func(n uint32) bool {
@@ -40,8 +40,8 @@ func largestLive(fd, metadata uint32) uint32 {
 	})
 }
 
-// largest returns the largest legal number. legal is one, and illegal a larger
-// number that is not.
+// largest returns the largest legal number. legal is a legal number, and illegal a
+// larger one that is not.
 func largest(legal, illegal uint32, isLegal func(uint32) bool) uint32 {
 	for illegal-legal > 1 {
 		if n := (legal + illegal) / 2; isLegal(n) {
@@ -66,8 +66,8 @@ func largestMetadata(fd uint32) uint32 {
 }
 
 // drySKB has the kernel check an skb request of this size. It returns ENODEV if
-// it is legal. Of the context the kernel looks only at data, data_end and
-// data_meta before it looks for the interface, if at any of it.
+// the request is legal. Before the kernel looks up the interface, it checks no
+// more of the context than data, data_end and data_meta.
 func drySKB(fd, dataSize, dataEnd, flags uint32) syscall.Errno {
 	s := scratch.Get().(*[]byte)
 	defer scratch.Put(s)
@@ -84,8 +84,8 @@ func skbTooLarge(fd, n uint32) bool {
 	return drySKB(fd, 64, 0, 0) == syscall.ENODEV && drySKB(fd, n, 0, 0) != syscall.ENODEV
 }
 
-// largestSKB returns the size of the largest packet with so many linear bytes, or
-// with as many as can be if that is 0.
+// largestSKB returns the size of the largest packet with dataEnd linear bytes. 0
+// means as many as fit.
 func largestSKB(fd, dataEnd uint32) uint32 {
 	return largest(max(64, dataEnd), uint32(maxPacket), func(n uint32) bool {
 		return drySKB(fd, n, dataEnd, 0) == syscall.ENODEV
@@ -112,8 +112,8 @@ func largestNetfilter(fd uint32) uint32 {
 
 // nonLinearSKBOn asks whether the kernel has skbs with a part that is not linear.
 // It returns 0 if so, EINVAL if not, and any other errno if the program at fd
-// cannot tell. A kernel that has them refuses a linear part larger than the
-// packet before it looks for the interface.
+// does not allow an answer. A kernel that has them refuses a linear part larger
+// than the packet before it looks up the interface.
 func nonLinearSKBOn(fd uint32) syscall.Errno {
 	if errno := drySKB(fd, 64, 0, 0); errno != syscall.ENODEV {
 		return noAnswer(errno)

@@ -21,33 +21,33 @@ import (
 // was refused before the system call has the errno that the kernel has for the
 // same mistake.
 type Error struct {
-	// Input is the number of the input in a [Batch], from 1. It is 0 outside of
-	// one.
+	// Input is the number of the input in a [Batch], from 1. It is 0 for errors
+	// that concern no input.
 	Input int
 	// Request is what was asked for: the name of the request's type, such as
-	// "XDP", or of what else was used, such as "Hold". The functions that ask what
-	// the kernel can do name the feature in words, such as "XDP contexts".
+	// "XDP", or of another part of the package, such as "Hold". The Have functions
+	// name the feature in words, such as "XDP contexts".
 	Request string
 	// Field is the field of the request that broke the rule, such as
 	// "Context.WireLen". It is empty if no single field did.
 	Field string
 	// Value is the value of the field in words, such as "13 bytes".
 	Value string
-	// Rule is the rule that was broken, or else what went wrong, in a sentence.
+	// Rule says which rule was broken, or what went wrong.
 	Rule string
-	// Ran says whether the program ran nevertheless.
+	// Ran says whether the program ran although the call failed.
 	Ran Ran
-	// Err is the underlying error. From the kernel's refusal of a run it is the
-	// errno, a [syscall.Errno], or an error that wraps both the errno and
-	// [ebpf.ErrNotSupported]. It is the context's error if a context ended a
-	// [Live], and another package's if that failed, such as the loader's when it
-	// could not load a program to ask the kernel with. It is nil if the system
-	// call did not fail, but a program on the writable tracepoint bpf_test_finish
-	// made it return a number, which is then in Value.
+	// Err is the underlying error. If the kernel refused a run, it is the errno, a
+	// [syscall.Errno], or an error that wraps both the errno and
+	// [ebpf.ErrNotSupported]. If a context ended a [Live], it is the context's
+	// error. It may be an error of another package, such as the loader's when a
+	// Have function could not load a program. It is nil if the system call did not
+	// fail, but a program on the writable tracepoint bpf_test_finish made it return
+	// a number, which is then in Value.
 	Err error
 }
 
-// Error returns all but Ran in one line.
+// Error returns all fields except Ran in one line.
 func (e *Error) Error() string {
 	parts := make([]string, 0, 6)
 	parts = append(parts, "progrun")
@@ -110,16 +110,16 @@ func (u unsupported) Error() string { return "not supported" }
 
 func (u unsupported) Unwrap() []error { return []error{ebpf.ErrNotSupported, u.errno} }
 
-// refuse returns the error for a field that breaks a rule, found before the
-// system call, so that nothing ran. It is kept out of the way of requests that
-// break none.
+// refuse returns the error for a field that was found to break a rule before the
+// system call, so that nothing ran. It is not inlined, so that valid requests do
+// not pay for it.
 //
 //go:noinline
 func refuse(request, field, value, rule string, errno syscall.Errno) error {
 	return &Error{Request: request, Field: field, Value: value, Rule: rule, Err: errno}
 }
 
-// size puts a number of bytes in words.
+// size returns a number of bytes in words.
 func size[T int | uint32](n T) string {
 	if n == 1 {
 		return "1 byte"
@@ -142,7 +142,7 @@ func outOfRange(request, field string, n int, most uint32) error {
 	return refuse(request, field, strconv.Itoa(n), fmt.Sprintf("it can be at most %d", most), syscall.EINVAL)
 }
 
-// Why there is no such thing as a request names, by the kernel or before.
+// Rules for an interface or a CPU that does not exist.
 const (
 	noSuchInterface = "no such interface in this thread's network namespace"
 	noSuchCPU       = "no such CPU is online"
@@ -150,7 +150,7 @@ const (
 
 // canExist rejects the number of an interface or a CPU that is negative, or that
 // does not fit in the kernel's 32 bits. For the latter it returns the error that
-// the kernel has for a number that does not exist.
+// the kernel returns for a number that does not exist.
 func canExist(request, field string, n int, rule string, errno syscall.Errno) error {
 	switch {
 	case uint64(n) <= math.MaxUint32:
@@ -174,8 +174,8 @@ func lessThanEthernet(request string, n int) error {
 	return refuse(request, "Packet", size(n), "a packet begins with a 14-byte Ethernet header", syscall.EINVAL)
 }
 
-// fitsPage rejects metadata that is so long that the packet would be blamed for
-// it. How much less the kernel takes, it says itself.
+// fitsPage rejects metadata longer than a page, for which the kernel's error would
+// blame the packet. The kernel itself rejects shorter metadata that is too long.
 func fitsPage(request string, n int) error {
 	if n <= pageSize {
 		return nil
@@ -197,7 +197,7 @@ type word interface {
 	String() string
 }
 
-// parse sets v to the value that prints as text: one of those given, or n if text
+// parse sets v to the value that prints as text. It is one of values, or n if text
 // is "Type(n)".
 func parse[T word](v *T, text []byte, typ string, values ...T) error {
 	if digits, ok := strings.CutPrefix(string(text), typ+"("); ok {

@@ -9,9 +9,10 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// call is a request as the kernel saw it, and what the kernel made of it. It has
-// copies of the attr's numbers and of the bytes that rules look at, but none of
-// the request's pointers: so a run that succeeds pays nothing for explanations.
+// call is a request as the kernel saw it, with what the kernel wrote back. It has
+// copies of the attr's numbers and of the bytes that rules look at. It keeps none
+// of the request's pointers, so that a run that succeeds pays nothing for
+// explanations.
 type call struct {
 	request string
 	names   fieldNames // the request's names of the kernel's fields
@@ -26,16 +27,16 @@ type call struct {
 	duration                uint32
 	tail                    bool // bytes after batch_size are set
 
-	ctx  [largestContext]byte // of ctx_in; what is beyond no handler has room for
-	head [ethHLen]byte        // of data_in
+	ctx  [largestContext]byte // the start of ctx_in; no handler has room for more
+	head [ethHLen]byte        // the start of data_in
 
 	// left holds fields of the attr as the kernel left them.
 	left struct{ retval, dataSizeOut, duration uint32 }
 }
 
-// newCall returns a call with the numbers of an attr that was handed to the
-// kernel. The caller sets data_size_out where the kernel may have changed it,
-// and copies the context and the start of the data.
+// newCall returns a call with the numbers of an attr that was passed to the kernel.
+// The caller sets data_size_out if the kernel may have changed it, and copies the
+// context and the start of the data.
 func newCall(request string, names fieldNames, prog *ebpf.Program, a *attr) call {
 	c := call{
 		request: request, names: names, prog: prog,
@@ -72,7 +73,7 @@ func (c *call) hasCtx() bool { return c.hasCtxIn || c.hasCtxOut }
 func (c *call) live() bool { return c.flags&testXDPLiveFrames != 0 }
 
 // finished reports whether the kernel wrote results, which it does only after
-// the program ran. They all are 0 before the call, but for data_size_out.
+// the program ran. Before the call all of them but data_size_out are 0.
 func (c *call) finished() bool {
 	return c.left.retval != 0 || c.left.duration != 0 || c.left.dataSizeOut != c.dataSizeOut
 }
@@ -87,27 +88,27 @@ func (c *call) rules() []rule {
 	return append(rules, copyRules()...)
 }
 
-// ctxSize returns the size of the context that the handler has, or 0 if it takes
-// any number of bytes, or none.
+// ctxSize returns the size of the handler's context, or 0 if it takes any number of
+// bytes, or no context.
 func (c *call) ctxSize() uint32 { return uint32(kindOf(c.prog.Type()).ctxSize) }
 
-// rule is one reason of the kernel for an errno.
+// rule is one of the kernel's reasons for an errno.
 type rule struct {
 	errno syscall.Errno
 	// field is the kernel's name of a field of the attr or, after "ctx.", of the
 	// context. It is empty if the rule is about no single field.
 	field string
-	// text is the rule in a sentence.
+	// text says what the rule is.
 	text string
 	// broken reports whether the request breaks the rule. Rules that cannot be
 	// checked come last and always match.
 	broken func(c *call) bool
-	// value puts the field in words. It may be nil for a field of the attr.
+	// value returns the field in words. It may be nil for a field of the attr.
 	value func(c *call) string
 	// limit returns what to add to text on this kernel, such as a size that only
 	// the kernel knows. It may be nil.
 	limit func(c *call) string
-	// lacking means that later kernels take the request: the error Is
+	// lacking means that later kernels take the request. The error then Is
 	// ebpf.ErrNotSupported too.
 	lacking bool
 }
@@ -136,7 +137,7 @@ func explain(errno syscall.Errno, c call) error {
 	case errno > maxErrno:
 		e.Value, e.Rule, e.Err = strconv.Itoa(result(errno)), replacedText, nil
 	case c.finished() && errno != syscall.ENOSPC && errno != syscall.EFAULT:
-		e.Rule = replacedText // for the kernel has no other errno at that time
+		e.Rule = replacedText // the kernel itself has no other errno at that point
 	default:
 		c.findRule(errno, e)
 	}
@@ -155,7 +156,7 @@ func (c *call) findRule(errno syscall.Errno, e *Error) {
 	switch {
 	case c.finished():
 		e.Rule = replacedText
-	case c.prog.Type() == ebpf.Tracing: // whose results do not tell
+	case c.prog.Type() == ebpf.Tracing: // finished cannot tell for this type
 		e.Ran = RanMaybe
 		e.Rule = errnoText(errno) + ", unless a program on the writable tracepoint bpf_test_finish replaced the result of the call"
 	default:
@@ -187,7 +188,7 @@ func (c *call) name(field string) string {
 	return rawNames.of(field)
 }
 
-// value puts a field of the attr in words.
+// value returns a field of the attr in words.
 func (c *call) value(field string) string {
 	switch field {
 	case "data_size_in":
@@ -227,7 +228,8 @@ func (c *call) ran(errno syscall.Errno) Ran {
 		}
 		return RanNo
 	case syscall.ENOMEM:
-		// For XDP the kernel has all memory before the run, except for live frames.
+		// For XDP the kernel allocates all memory before the run, except for live
+		// frames.
 		if c.prog.Type() == ebpf.XDP && !c.live() {
 			return RanNo
 		}
@@ -263,7 +265,7 @@ func errnoText(errno syscall.Errno) string {
 }
 
 // wantLiveFrames returns an error if the kernel has no live frames, or if that
-// cannot be found out. They came together with the attr's field batch_size.
+// cannot be found out. Live frames came with the attr's field batch_size.
 func wantLiveFrames(request string, prog *ebpf.Program) error {
 	switch known, errno := askForBatchSize(); known {
 	case yes:

@@ -11,11 +11,12 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// lacks reports whether a probe said no, rather than that it could not tell.
+// lacks reports whether the error of a probe means no, and not that the probe could
+// not find out.
 func lacks(err error) bool { return errors.Is(err, ebpf.ErrNotSupported) }
 
-// probe finds out what the kernel can do, with a program of its own that does
-// nothing. Only an answer of the kernel is kept: one that cannot change.
+// probe finds out whether the kernel has a feature, with a program of its own that
+// has no effect. It keeps only answers of the kernel, which cannot change.
 type probe struct {
 	name  string // in words, such as "XDP contexts"
 	typ   ebpf.ProgramType
@@ -38,8 +39,8 @@ func (p *probe) result() error {
 	return featureError(p.name, p.since, p.known.Load(), err)
 }
 
-// featureError returns the error of a probe with this answer. err is why there is
-// none.
+// featureError returns the error of a probe with this answer. If the answer is
+// unknown, err says why.
 func featureError(name, since string, known uint32, err error) error {
 	switch known {
 	case yes:
@@ -50,9 +51,9 @@ func featureError(name, since string, known uint32, err error) error {
 	return &Error{Request: name, Rule: "cannot find out whether this kernel has them", Err: err}
 }
 
-// cached returns the answer, or unknown, for a run that can do without it. Once
-// the answer is known it costs nothing. Until then few of the runs pay for an
-// attempt.
+// cached returns the answer, or unknown. It is for runs that can do without the
+// answer. It costs nothing once the answer is known; until then, few runs pay for
+// an attempt to find it.
 func (p *probe) cached() uint32 {
 	if p.known.Load() == unknown {
 		p.retry.do(func() bool { return p.find() == nil })
@@ -60,7 +61,7 @@ func (p *probe) cached() uint32 {
 	return p.known.Load()
 }
 
-// find returns nil if the answer is known or could be found out.
+// find finds the answer, unless it is known. It returns why it could not.
 func (p *probe) find() error {
 	if p.known.Load() != unknown {
 		return nil
@@ -92,12 +93,11 @@ func (p *probe) find() error {
 	return nil
 }
 
-// retry spaces out attempts to find out what could not be found out. What stood
-// in the way may pass soon, as a want of descriptors or memory does, or never, as
-// a want of privilege: after each attempt in vain about twice as many calls go by
-// without one, up to 1,023.
+// retry spaces out attempts that fail. The cause may pass soon, such as a lack of
+// descriptors or memory, or never, such as a lack of privilege. So after each failed
+// attempt, about twice as many calls go by without one, up to 1,023.
 type retry struct {
-	skip  atomic.Uint32 // calls that still go by
+	skip  atomic.Uint32 // calls that still go by without an attempt
 	mu    sync.Mutex    // held during an attempt, and guards pause
 	pause uint32
 }
@@ -118,8 +118,8 @@ func (r *retry) do(attempt func() bool) {
 }
 
 // lacksPrograms reports whether err, from an attempt to load a program that does
-// nothing, means that the kernel has no programs of that type. If so, a program of
-// the oldest type still loads.
+// nothing, means that the kernel has no programs of that type. To be sure, it loads
+// a program of the oldest type.
 func lacksPrograms(err error) bool {
 	if !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, btf.ErrNotFound) {
 		return false
@@ -164,21 +164,21 @@ var xdpContext = probe{name: "XDP contexts", typ: ebpf.XDP, since: "5.15", yes: 
 // HaveXDPContext reports whether the kernel takes and returns contexts of XDP
 // programs: metadata, ingress interface and receive queue. Linux 5.15.
 //
-// Like all functions of its kind, it returns nil if the kernel can, an error that
+// Like the other Have functions, it returns nil if the kernel can, an error that
 // Is [ebpf.ErrNotSupported] if it cannot, and any other error if it could not
 // find out, such as EPERM for lack of the privilege to load a program. Answers of
-// the first two kinds are kept. At most a program that does nothing runs.
+// the first two kinds are kept. It runs no program, or one that has no effect.
 func HaveXDPContext() error { return xdpContext.result() }
 
-// haveXDPContext is HaveXDPContext for a process that may be unable to load
-// programs, but has one. It reports false where that is not enough to find out.
+// haveXDPContext is like HaveXDPContext for a process that may be unable to load a
+// program: it asks the kernel with prog. It reports false if it cannot find out.
 func haveXDPContext(prog *ebpf.Program) bool {
 	known := xdpContext.known.Load()
 	return known == yes || known == unknown && askForXDPContext(prog)
 }
 
-// askForXDPContext asks of prog. A no can have other reasons, so it takes a
-// program of our own to be sure of one.
+// askForXDPContext asks the kernel with prog. A no can have other reasons, so only
+// a program of the package's own can confirm it.
 func askForXDPContext(prog *ebpf.Program) bool {
 	if dryXDP(uint32(prog.FD()), 64, 0, 64) == syscall.ENODEV {
 		xdpContext.known.Store(yes)
@@ -227,26 +227,25 @@ func HaveXDPLiveFrames() error {
 var nonLinearSKB = probe{name: "skbs that are not linear", typ: ebpf.SchedCLS, since: "6.19", ask: nonLinearSKBOn}
 
 // HaveNonLinearSKB reports whether skb programs run on packets with a part that
-// is not linear: the LinearSize of [TC], [SocketFilter] and [CGroupSKB], and
-// packets larger than a page. Linux 6.19. See [HaveXDPContext] for what it
-// returns.
+// is not linear. If so, [TC], [SocketFilter] and [CGroupSKB] take a LinearSize, and
+// packets larger than a page. Linux 6.19. See [HaveXDPContext] for what it returns.
 func HaveNonLinearSKB() error { return nonLinearSKB.result() }
 
 var checksumComplete = probe{name: "checks of skb checksums", typ: ebpf.SchedCLS, since: "6.11", ask: checksumCompleteOn}
 
-// HaveChecksumComplete reports whether the kernel can check the checksum that a
-// program leaves: the ChecksumComplete of the skb requests. Linux 6.11, and
-// backports. See [HaveXDPContext] for what it returns.
+// HaveChecksumComplete reports whether the kernel can check a packet's checksum
+// after the run: see [TC.ChecksumComplete]. Linux 6.11, and backports. See
+// [HaveXDPContext] for what it returns.
 func HaveChecksumComplete() error { return checksumComplete.result() }
 
 var runOnCPU = probe{name: "raw tracepoints on a CPU of choice", typ: ebpf.RawTracepoint, since: "5.10", yes: syscall.ENXIO,
 	ask: func(fd uint32) syscall.Errno { return dryOnCPU(fd, 0) }}
 
-// HaveRunOnCPU reports whether raw tracepoint programs can be sent to a CPU:
-// [OnCPU]. Linux 5.10. See [HaveXDPContext] for what it returns.
+// HaveRunOnCPU reports whether raw tracepoint programs can run on a chosen CPU:
+// see [OnCPU]. Linux 5.10. See [HaveXDPContext] for what it returns.
 func HaveRunOnCPU() error { return runOnCPU.result() }
 
-// flowVerdicts tells whether a flow dissector's return value comes back as it is.
+// flowVerdicts finds out whether a flow dissector's return value comes back as is.
 // The probe's program returns BPF_OK, which older kernels turn into 1.
 var flowVerdicts = probe{name: "return values of flow dissectors", typ: ebpf.FlowDissector, since: "6.1",
 	ask: func(fd uint32) syscall.Errno {
@@ -283,6 +282,6 @@ var cgroupSKBData = probe{name: "data in runs of cgroup_skb programs", typ: ebpf
 	}}
 
 // HaveCGroupSKBData reports whether cgroup_skb programs can access the packet
-// directly under BPF_PROG_RUN: before Linux 6.14 their data_end is their data.
+// directly under BPF_PROG_RUN. Before Linux 6.14 their data_end equals their data.
 // See [HaveXDPContext] for what it returns.
 func HaveCGroupSKBData() error { return cgroupSKBData.result() }

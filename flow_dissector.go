@@ -26,7 +26,8 @@ const (
 
 // String returns the names in linux/bpf.h without their prefix, joined by "|",
 // such as "PARSE_1ST_FRAG|STOP_AT_ENCAP". Bits without a name follow in one
-// hexadecimal number, as in "STOP_AT_ENCAP|0x80000000". No flag is "0x0".
+// hexadecimal number, as in "STOP_AT_ENCAP|0x80000000". If no bit is set, String
+// returns "0x0".
 func (f FlowDissectorFlags) String() string {
 	var names []string
 	for i, n := range []string{"PARSE_1ST_FRAG", "STOP_AT_FLOW_LABEL", "STOP_AT_ENCAP"} {
@@ -47,7 +48,7 @@ type FlowDissector struct {
 	// Packet is the frame, from its Ethernet header on. It has at least 14 bytes,
 	// and at most a page (EINVAL).
 	Packet []byte
-	// Flags are passed to the program in its keys.
+	// Flags is passed to the program in its keys.
 	Flags FlowDissectorFlags
 	// Repeat is how often the program runs. 0 means once.
 	Repeat int
@@ -57,8 +58,8 @@ type FlowDissector struct {
 type FlowDissectorResult struct {
 	// Verdict is what the program returned.
 	Verdict FlowDissectorVerdict
-	// Keys are those that the program filled in. If NHOff or THOff pointed outside
-	// of the packet, the kernel has moved them into it.
+	// Keys is what the program filled in. If NHOff or THOff pointed outside of the
+	// packet, the kernel has moved them into it.
 	Keys FlowKeys
 	// PerRun is the kernel's mean time of one run.
 	PerRun time.Duration
@@ -114,14 +115,14 @@ func (r FlowDissector) repeated(n int, _ bool) FlowDissector {
 	return r
 }
 
-// timing reports no change: a flow dissector cannot edit the packet, and its keys
-// are made anew for every run.
+// timing reports no change: a flow dissector cannot edit the packet, and gets new
+// keys for every run.
 func (r FlowDissector) timing(res FlowDissectorResult) (time.Duration, bool) {
 	return res.PerRun, false
 }
 
-// attr asks for the keys as output data: the output context is only an echo of the
-// input's.
+// attr asks for the keys as output data, since the output context merely echoes the
+// input.
 func (r *FlowDissector) attr(fd uint32, keys, ctxIn []byte) attr {
 	return newAttr(fd, r.Packet, keys, ctxIn, nil, uint32(r.Repeat), 0)
 }
@@ -137,7 +138,7 @@ func (r *FlowDissector) check() error {
 }
 
 // flowVerdict decodes a return value. Kernels before 6.1 return 1 for BPF_OK and 0
-// for all else, so only 0 and 1 are in doubt.
+// for anything else, so only 0 and 1 are in doubt.
 func flowVerdict(retval uint32) FlowDissectorVerdict {
 	if retval > 1 {
 		return FlowDissectorVerdict(retval)
@@ -159,30 +160,31 @@ type FlowKeys struct {
 	// NHOff and THOff are where the network and the transport header begin, in
 	// bytes from the start of the Ethernet header.
 	NHOff, THOff int
-	// AddrProto is ETH_P_IP or ETH_P_IPV6 for the addresses that are valid, or 0
-	// for none.
+	// AddrProto is the protocol of Src and Dst: ETH_P_IP, ETH_P_IPV6, or 0 if the
+	// program set no addresses.
 	AddrProto uint16
-	// IsFrag says that the packet is an IP fragment.
+	// IsFrag reports whether the packet is an IP fragment.
 	IsFrag bool
-	// IsFirstFrag says that the packet is the first fragment.
+	// IsFirstFrag reports whether the packet is the first fragment.
 	IsFirstFrag bool
-	// IsEncap says that the packet has an inner IP header.
+	// IsEncap reports whether the packet has an inner IP header.
 	IsEncap bool
 	// IPProto is the protocol after the IP header: IPPROTO_*.
 	IPProto uint8
 	// NProto is the EtherType.
 	NProto uint16
-	// Src and Dst are the addresses. They are invalid if AddrProto is 0.
+	// Src and Dst are the addresses. They are invalid unless AddrProto is ETH_P_IP
+	// or ETH_P_IPV6.
 	Src, Dst netip.Addr
-	// SPort and DPort are the ports.
+	// SPort and DPort are the source and the destination port.
 	SPort, DPort uint16
-	// Flags are those of the request, or what the program made of them.
+	// Flags has the flags of the request, as the program left them.
 	Flags FlowDissectorFlags
-	// FlowLabel is the flow label of IPv6, 20 bits.
+	// FlowLabel is the IPv6 flow label, of 20 bits.
 	FlowLabel uint32
 }
 
-// decode stores the keys through a pointer, for they are large.
+// decode stores the keys through a pointer, because they are large.
 func (k *flowKeys) decode(keys *FlowKeys) {
 	*keys = FlowKeys{
 		NHOff: int(k.nhoff), THOff: int(k.thoff), AddrProto: k.addrProto,

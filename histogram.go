@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// histogram counts durations in buckets. Up to 31 ns each nanosecond has its own;
-// above, a bucket is at most a sixteenth as wide as the durations in it. The
-// kernel tells durations in 32 bits.
+// histogram counts durations in buckets. Up to 31 ns each nanosecond has its own.
+// Above, the width of a bucket is at most a sixteenth of the durations in it. The
+// kernel's durations have 32 bits.
 type histogram [(32-subBits)<<subBits + 1<<subBits]uint32
 
 const subBits = 4
@@ -56,7 +56,7 @@ func (h *histogram) buckets() iter.Seq[TimingBucket] {
 	}
 }
 
-// percentile returns the duration that p of 100 of all durations do not exceed,
+// percentile returns the duration that p percent of all durations do not exceed,
 // to within half a bucket.
 func (h *histogram) percentile(p float64) time.Duration {
 	var total float64

@@ -8,12 +8,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Hold keeps a program in the kernel's XDP dispatcher, a patch of code that
-// calls XDP programs directly. Each call that repeats an XDP program puts it
-// there and takes it out again, which takes tens of milliseconds, or some 0.3 ms
-// where the kernel was told to expedite its grace periods. A program that is
-// held is there already. So a Hold makes a Repeat of [XDP] and the calls of
-// [Live] that much faster.
+// Hold keeps a program in the kernel's XDP dispatcher, a piece of generated code
+// that calls XDP programs directly. Each call that repeats an XDP program adds it
+// to the dispatcher and removes it again. That takes tens of milliseconds, or some
+// 0.3 ms if the kernel was told to expedite its grace periods. A held program is in
+// the dispatcher already. So a Hold makes a Repeat of [XDP] and the calls of [Live]
+// that much faster.
 //
 // The dispatcher has room for 48 programs: a Hold that found it full does nothing,
 // and is not noticed, until others leave. It also has a lock, which every call
@@ -32,17 +32,16 @@ type Hold struct {
 	detach  func() error // nil once closed
 }
 
-// dispatcherWait is less than the XDP dispatcher makes anybody wait.
+// dispatcherWait is shorter than a wait for the XDP dispatcher.
 const dispatcherWait = 2 * time.Millisecond
 
 // NewHold holds an XDP program until Close is called or the process ends.
 //
 // It attaches the program, in generic mode, to the loopback interface of a new
-// network namespace, where there are no packets. The program shows in lists of
-// links. That needs Linux 5.9 and CAP_SYS_ADMIN in the process's own user
-// namespace (EPERM); before Linux 5.19 it needs CAP_BPF too. NewHold takes some
-// 15 ms, and Close some 15 ms; both take about 1 ms for a program that is
-// in the dispatcher already.
+// network namespace, where there are no packets. The program appears in lists of
+// links. This takes Linux 5.9, and CAP_SYS_ADMIN in the process's own user namespace
+// (EPERM). Before Linux 5.19 it takes CAP_BPF too. NewHold and Close take some 15 ms
+// each, or about 1 ms for a program that is in the dispatcher already.
 func NewHold(prog *ebpf.Program) (*Hold, error) {
 	if _, err := xdpTypes.descriptor("Hold", prog); err != nil {
 		return nil, err
@@ -64,7 +63,7 @@ func NewHold(prog *ebpf.Program) (*Hold, error) {
 	return h, nil
 }
 
-// holds reports whether the hold is on prog.
+// holds reports whether h holds prog.
 func (h *Hold) holds(prog *ebpf.Program) bool {
 	id, err := programID(prog)
 	return err == nil && id == h.id
@@ -74,7 +73,7 @@ func holdError(doing string, err error) error {
 	return &Error{Request: "Hold", Rule: "cannot " + doing, Err: err}
 }
 
-// Close lets go of the program. It does nothing if the Hold is closed or nil.
+// Close releases the program. It does nothing if the Hold is closed or nil.
 func (h *Hold) Close() error {
 	if h == nil {
 		return nil
@@ -92,7 +91,7 @@ func (h *Hold) Close() error {
 	return nil
 }
 
-// closed returns an error if the hold is closed, or was not made by NewHold.
+// closed returns an error if the Hold is closed, or was not made by NewHold.
 func (h *Hold) closed() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -92,8 +92,8 @@ func notHeld(prog *ebpf.Program) error {
 	return nil
 }
 
-// attachError returns the error of a program that the kernel does not attach.
-// It gives the reason that a run would give, if it is one.
+// attachError returns the error for a program that the kernel does not attach. If
+// the kernel would not run the program either, it is the error of a run.
 func attachError(prog *ebpf.Program, err error) error {
 	if never := notHeld(prog); never != nil {
 		return never

@@ -4,7 +4,7 @@ package progrun
 
 import "github.com/cilium/ebpf"
 
-// attach explains that there is nothing to hold here.
+// attach returns an error that says why programs cannot be held here.
 func (*Hold) attach(*ebpf.Program) error {
 	return &Error{Request: "Hold", Rule: "XDP programs run on Linux only", Err: unsupported{enotsupp}}
 }

@@ -5,13 +5,13 @@ import (
 	"runtime"
 )
 
-// The kernel lays a packet in pages, and keeps room in the first for what it
-// knows of the packet: before it the headroom, behind it the tailroom.
+// The kernel puts a packet in pages. In the first page it reserves a headroom
+// before the packet, and a tailroom behind it for its own data.
 
 var pageSize = os.Getpagesize()
 
-// maxPacket is more than any kernel takes: a linear part and as many fragments
-// as a kernel can have, a page each.
+// maxPacket is larger than any packet that a kernel takes: a linear part and as
+// many fragments as a kernel can have, of a page each.
 var maxPacket = (maxFrags + 1) * pageSize
 
 const (

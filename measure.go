@@ -9,40 +9,41 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Timing says how long one run of a program takes, measured by the kernel in two
-// ways: over runs on one packet again and again, and over single runs on fresh
-// packets. See [Measure]. Times marshal to JSON as integers, in nanoseconds.
+// Timing says how long one run of a program takes, by the kernel's clock. It is
+// measured in two ways: by repeated runs on one packet, and by single runs on fresh
+// packets. See [Measure]. In JSON, times are integers of nanoseconds.
 type Timing struct {
-	// PerRun is the mean over runs on one packet again and again, as by
-	// Repeat. It leaves out what it costs to begin a call, but the packet is
-	// one that the program may have edited before.
+	// PerRun is the mean time of repeated runs on one packet, as by Repeat. It
+	// leaves out the cost of starting a call. An earlier run may have edited the
+	// packet.
 	PerRun time.Duration `json:"per_run_ns"`
-	// PerFreshRun is the mean over single runs, each on the packet of the
-	// request. It includes reading the clock twice, some tens of nanoseconds.
+	// PerFreshRun is the mean time of single runs, each on the request's packet. It
+	// includes reading the clock twice, some tens of nanoseconds.
 	PerFreshRun time.Duration `json:"per_fresh_run_ns"`
-	// Median is what half of the single runs did not exceed. It is within 3 %
-	// of what was measured, as P90 and P99 are.
+	// Median is the time that half of the single runs did not exceed, to within
+	// 3 %.
 	Median time.Duration `json:"median_ns"`
-	// P90 is what 90 % of the single runs did not exceed.
+	// P90 is the time that 90 % of the single runs did not exceed, to within 3 %.
 	P90 time.Duration `json:"p90_ns"`
-	// P99 is what 99 % of the single runs did not exceed.
+	// P99 is the time that 99 % of the single runs did not exceed, to within 3 %.
 	P99 time.Duration `json:"p99_ns"`
-	// Drifts reports whether repeated runs do something else than single ones:
-	// because the packet or the context came out changed after one run or
-	// after two, or because PerRun is more than twice PerFreshRun, as when a
-	// program finds what it left in a part of the context that the kernel does
-	// not hand back. Then PerFreshRun tells how long the program takes for this
-	// packet. Otherwise PerRun is the more precise one.
+	// Drifts reports whether repeated runs differ from single ones. It is set if
+	// the packet or the context came out changed after one run or after two. It is
+	// also set if PerRun is more than twice PerFreshRun, which happens when a
+	// program finds what it left in a part of the context that the kernel does not
+	// return. If Drifts is set, PerFreshRun is the time that the program takes for
+	// this packet. Otherwise PerRun is more precise.
 	Drifts bool `json:"drifts"`
 	// Runs is how often the program ran for PerRun.
 	Runs int `json:"runs"`
-	// FreshRuns is how often it ran for PerFreshRun and the percentiles.
+	// FreshRuns is how often the program ran for PerFreshRun and the percentiles.
 	FreshRuns int `json:"fresh_runs"`
-	// Held reports whether an XDP program was held meanwhile; see [Hold].
+	// Held reports whether an XDP program was held during the measurement; see
+	// [Hold].
 	Held bool `json:"held"`
-	// HoldErr is why an XDP program could not be held. Then each call that
-	// repeated it took tens of milliseconds more, which are in none of the
-	// times.
+	// HoldErr says why an XDP program could not be held. If it is set, each call
+	// that repeated the program took tens of milliseconds more. The times here do
+	// not include these.
 	HoldErr error `json:"hold_err,omitempty"`
 
 	fresh time.Duration // the sum of all single runs
@@ -55,14 +56,13 @@ func (t Timing) String() string {
 	return fmt.Sprintf("%s a run; %s fresh, 90%% within %s, 99%% within %s", t.PerRun, t.Median, t.P90, t.P99)
 }
 
-// Buckets returns an iterator over how long single runs took, shortest first, for
-// those who draw it: how many were at least as long as From and shorter than To.
-// Buckets without a run are left out.
+// Buckets returns an iterator over a histogram of the single runs, shortest first.
+// It leaves out empty buckets.
 func (t *Timing) Buckets() iter.Seq[TimingBucket] { return t.hist.buckets() }
 
-// Add merges another timing into t: means and percentiles are then those over the
-// runs of both, Drifts holds if it did for one of them, and Held if it did for
-// both. The zero Timing is one to start from.
+// Add merges another timing into t. Means and percentiles are then those of the
+// runs of both. Drifts is set if it was set in either, Held if it was set in both.
+// Adding to the zero Timing copies o.
 func (t *Timing) Add(o Timing) {
 	if t.FreshRuns == 0 {
 		*t = o
@@ -85,12 +85,15 @@ func (t *Timing) Add(o Timing) {
 	t.summarize()
 }
 
-// Measure finds out how long a program takes for req, in about twice the time d,
-// and at most in 2.5 times d and one run. It runs the program again and again in
-// growing steps, around which an XDP program is held so that no step pays for the
-// XDP dispatcher, and then as long on fresh copies of the packet. Contexts are
-// fresh for every step. The Repeat, Out and NoOutput of req are not used. A
-// program that takes more than half of d runs only once.
+// Measure measures how long a program takes for req. It takes about twice d, and at
+// most 2.5 times d plus the time of one run.
+//
+// Measure repeats the program on one packet in growing steps, which together take
+// about d. Then it runs the program on fresh copies of the packet for d. Each step
+// has a fresh context. An XDP program is held, so that no step pays for the XDP
+// dispatcher: see [Hold]. A program that takes half of d or more runs only once.
+//
+// Measure ignores the Repeat, Out and NoOutput of req.
 func Measure[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, d time.Duration) (Timing, error) {
 	var t Timing
 	run := func(n int, noOutput bool) (time.Duration, error) {
@@ -115,7 +118,7 @@ func Measure[Q PacketRequest[Q, R], R any](prog *ebpf.Program, req Q, d time.Dur
 	return t, err
 }
 
-// measure does what is to be done after the first run.
+// measure makes the runs after the first one.
 func (t *Timing) measure(prog *ebpf.Program, d time.Duration, run func(n int, noOutput bool) (time.Duration, error)) error {
 	if prog.Type() == ebpf.XDP {
 		held, err := NewHold(prog)
@@ -138,9 +141,9 @@ func (t *Timing) measure(prog *ebpf.Program, d time.Duration, run func(n int, no
 }
 
 // repeat grows the number of runs in a call until they take at least half of d,
-// and keeps the last mean. The first call, of two runs, also tells whether they
-// drift. A step takes no more than d even if the mean grows as the number of runs
-// does, as where each run makes the packet longer.
+// and keeps the last mean. The first call, of two runs, also finds out whether they
+// drift. A step takes at most d even if the mean grows with the number of runs, as
+// it does if each run makes the packet longer.
 func (t *Timing) repeat(d time.Duration, run func(n int, noOutput bool) (time.Duration, error)) error {
 	for n := 2; ; {
 		perRun, err := run(n, n > 2)
@@ -162,7 +165,7 @@ func (t *Timing) addFresh(perRun time.Duration) {
 	t.hist.count(perRun)
 }
 
-// summarize works out what follows from the single runs.
+// summarize sets the fields that derive from the single runs.
 func (t *Timing) summarize() {
 	t.PerFreshRun = t.fresh / time.Duration(t.FreshRuns)
 	t.Median, t.P90, t.P99 = t.hist.percentile(50), t.hist.percentile(90), t.hist.percentile(99)

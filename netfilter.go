@@ -60,9 +60,9 @@ type Netfilter struct {
 	// but IPv4 and IPv6 (EPROTO).
 	Packet []byte
 	// Hook is the hook on which the program runs. The zero value is NFPreRouting.
-	// The kernel itself has another default, NF_INET_LOCAL_OUT, for a call without
-	// a context such as those of other libraries: their packets begin with the IP
-	// header, and need Hook: NFLocalOut here.
+	// The kernel's own default, for a call without a context, is NF_INET_LOCAL_OUT.
+	// Packets from code that makes such calls begin with their IP header, and need
+	// Hook: NFLocalOut here.
 	Hook NFHook
 	// Family is the protocol family of the hook. 0 means that of the packet. The
 	// kernel refuses any other (EINVAL), except on NFLocalOut.
@@ -131,8 +131,8 @@ func (r *Netfilter) attr(fd uint32, ctxIn []byte) attr {
 	return newAttr(fd, r.Packet, nil, ctxIn, nil, uint32(r.Repeat), 0)
 }
 
-// check rejects hooks that do not exist, for which the kernel runs the program all
-// the same, and sizes that no kernel takes.
+// check rejects hooks that do not exist, although the kernel would run the program,
+// and sizes that no kernel takes.
 func (r *Netfilter) check() error {
 	if r.Hook > NFPostRouting {
 		return refuse("Netfilter", "Hook", fmt.Sprint(uint8(r.Hook)), "there are the hooks 0 to 4", syscall.EINVAL)
@@ -146,7 +146,8 @@ func (r *Netfilter) check() error {
 	return inRange("Netfilter", "Repeat", r.Repeat, math.MaxUint32)
 }
 
-// family returns the protocol family of the request, or else of the packet.
+// family returns the protocol family of the request, or that of the packet if the
+// request has none.
 func (r *Netfilter) family() NFFamily {
 	switch {
 	case r.Family != 0:

@@ -7,16 +7,15 @@ import (
 )
 
 // onThread runs f on a thread that is locked for it, and waits. The thread ends
-// unless f reports that it left it as it was. It is never the process's first
-// thread: that cannot end, and what it looks like is what the process looks
-// like in /proc.
+// unless f reports that it restored the thread. It is never the process's first
+// thread: that one cannot end, and /proc shows its state as that of the process.
 func onThread(f func() (restored bool)) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
-			onThread(f) // elsewhere, as this thread is taken
+			onThread(f) // this thread is locked, so f gets another
 			runtime.UnlockOSThread()
 			return
 		}
@@ -31,23 +30,23 @@ const ownNetNS = "/proc/thread-self/ns/net"
 
 // netNS is a network namespace.
 type netNS struct {
-	id  uint64 // tells it from others, or 0 if that cannot be known; see netNSID
+	id  uint64 // identifies the namespace, or 0 if unknown; see netNSID
 	fd  int    // its file, if err is nil
 	err error  // why its file is not open
-	own bool   // fd is ours to close
+	own bool   // whether close closes fd
 }
 
-// currentNetNS returns the namespace of the calling thread. A thread that is
-// there already needs only the id; moving one there takes the file.
+// currentNetNS returns the namespace of the calling thread. Its file is needed only
+// to move a thread that is elsewhere.
 func currentNetNS() netNS {
 	ns := netNS{id: netNSID(), own: true}
 	ns.fd, ns.err = unix.Open(ownNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	return ns
 }
 
-// netNSID returns what tells the calling thread's namespace from others: the
-// inode of its file, or the kernel's cookie for it where there is no /proc, since
-// Linux 5.14. It returns 0 where neither is to be had.
+// netNSID returns a number that identifies the calling thread's namespace: the
+// inode of its file or, without /proc, the kernel's cookie for it (Linux 5.14). It
+// returns 0 if neither is available.
 func netNSID() uint64 {
 	var st unix.Stat_t
 	if unix.Stat(ownNetNS, &st) == nil {
@@ -89,11 +88,11 @@ func (ns netNS) close() {
 	}
 }
 
-// cannotMove is the rule where a move fails.
+// cannotMove is the rule of errors for a move that fails.
 const cannotMove = "cannot move a thread into the network namespace, which takes CAP_SYS_ADMIN"
 
-// run calls f on a thread in the namespace, this one if it is there already, or
-// with the reason why there is none.
+// run calls f on a thread in the namespace: the calling one if it is there already.
+// If no thread can be moved there, it calls f with the reason.
 func (ns netNS) run(f func(error)) {
 	if ns.isCurrent() {
 		f(nil)

@@ -2,7 +2,7 @@
 
 package progrun
 
-// netNS is a network namespace, of which other systems have none.
+// netNS is a network namespace. Only Linux has any.
 type netNS struct{}
 
 func currentNetNS() netNS { return netNS{} }

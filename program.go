@@ -27,17 +27,16 @@ const (
 	syscallTypes       = programTypes(1 << ebpf.Syscall)
 	structOpsTypes     = programTypes(1 << ebpf.StructOps)
 
-	// anyType is every type but that of a program which was never loaded.
+	// anyType is every type except that of a program that was never loaded.
 	anyType = ^programTypes(1 << ebpf.UnspecifiedProgram)
 )
 
-// programKind is what the package knows about the programs that one request
-// runs.
+// programKind describes the programs that one request runs.
 type programKind struct {
 	types   programTypes
 	request string
-	ctxSize uintptr       // size of the handler's context; 0 if it takes any number of bytes, or none
-	rules   func() []rule // why the handler refuses a call, in the order of its checks
+	ctxSize uintptr       // size of the handler's context; 0 if it takes any number of bytes, or no context
+	rules   func() []rule // the handler's reasons to refuse a call, in the order of its checks
 }
 
 // programKinds has a row for each request. A new program type is a row here and
@@ -57,8 +56,8 @@ var programKinds = [...]programKind{
 	{structOpsTypes, "StructOps", 0, structOpsRules},
 }
 
-// kindOf returns the row for programs of type t, or a row without a request if
-// there is none.
+// kindOf returns the row for programs of type t. If there is none, it returns a
+// row without a request.
 func kindOf(t ebpf.ProgramType) *programKind {
 	for i := range programKinds {
 		if programKinds[i].types.has(t) {
@@ -71,8 +70,8 @@ func kindOf(t ebpf.ProgramType) *programKind {
 // has reports whether t is in the set.
 func (s programTypes) has(t ebpf.ProgramType) bool { return s&(1<<t) != 0 }
 
-// descriptor returns the file descriptor of prog if it is open and of a type in
-// the set. The caller keeps prog alive until after the call.
+// descriptor returns the file descriptor of prog, which must be open and of a type
+// in the set. The caller keeps prog alive until after the call.
 func (s programTypes) descriptor(request string, prog *ebpf.Program) (uint32, error) {
 	if prog != nil && s.has(prog.Type()) {
 		if fd := prog.FD(); fd >= 0 {
@@ -82,7 +81,7 @@ func (s programTypes) descriptor(request string, prog *ebpf.Program) (uint32, er
 	return 0, s.unfit(request, prog)
 }
 
-// unfit explains why prog has no descriptor for a request.
+// unfit returns an error that says why prog has no descriptor for a request.
 func (s programTypes) unfit(request string, prog *ebpf.Program) error {
 	switch {
 	case prog == nil:
@@ -113,9 +112,9 @@ func wrongType(request string, have ebpf.ProgramType, want programTypes) error {
 // typeKnown keeps the answers of HaveProgramRun.
 var typeKnown [64]answer
 
-// HaveProgramRun reports whether the kernel can run programs of a type. See
-// [HaveXDPContext] for what it returns. No kernel runs programs of a type for
-// which there is no request.
+// HaveProgramRun reports whether the kernel can run programs of type t. See
+// [HaveXDPContext] for what it returns. The answer is no for types that no
+// request runs: no known kernel runs them.
 func HaveProgramRun(t ebpf.ProgramType) error {
 	if kindOf(t).request == "" {
 		return &Error{Request: t.String() + " programs", Rule: "no kernel is known to run them", Err: unsupported{enotsupp}}
@@ -134,9 +133,9 @@ func HaveProgramRun(t ebpf.ProgramType) error {
 	return nil
 }
 
-// canRun loads a program that does nothing, and makes a call that its handler
-// refuses, or that runs just this program. Only a kernel that cannot run the type
-// returns ENOTSUPP.
+// canRun loads a program that does nothing. It then makes a call that the handler
+// refuses, or that runs only this program. A kernel returns ENOTSUPP only if it
+// cannot run the type.
 func canRun(t ebpf.ProgramType) (uint32, error) {
 	if known, errno := askForBatchSize(); known == unknown {
 		return unknown, errno // the kernel itself does not answer

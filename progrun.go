@@ -9,9 +9,9 @@ import (
 )
 
 // attr is the part of union bpf_attr that BPF_PROG_RUN reads and writes. It
-// lives on the stack of the Run that makes it, and has the size of the
-// kernel's own: the kernel writes results at their offsets whatever the size
-// it is told.
+// lives on the stack of the Run that makes it. It has the full size of the
+// kernel's struct, because the kernel writes results at their offsets even if it
+// is told a smaller size.
 type attr struct {
 	progFD, retval          uint32
 	dataSizeIn, dataSizeOut uint32
@@ -25,12 +25,12 @@ type attr struct {
 
 const attrSize = unsafe.Sizeof(attr{})
 
-// interruptible is whether a signal could cut the call short. Such calls are
-// made with signals blocked; those that none can interrupt pay nothing.
+// interruptible reports whether a signal could cut the call short. Only such
+// calls block signals.
 func (a *attr) interruptible() bool { return a.repeat > 1 || !knowsBatchSize() }
 
 // guard blocks signals if one could cut the call short. It returns before the
-// call, so that no frame of it stands between a run and its system call.
+// call, so that it adds no stack frame between a run and its system call.
 func (a *attr) guard() guard {
 	if a.interruptible() {
 		return blockSignals()
@@ -38,11 +38,11 @@ func (a *attr) guard() guard {
 	return guard{}
 }
 
-// run passes the attr to the kernel, once. A request's Run does the same in its
-// own frame, for the reason that progRun gives.
+// run passes the attr to the kernel once. The Run methods of requests do the same
+// in their own frames; progRun says why.
 func (a *attr) run() syscall.Errno { return a.runSized(attrSize) }
 
-// runSized is run for an attr that size bytes begin with.
+// runSized is like run for an attr that is followed by more bytes, up to size.
 func (a *attr) runSized(size uintptr) syscall.Errno {
 	guard := a.guard()
 	errno := progRun(a, size)
@@ -50,11 +50,11 @@ func (a *attr) runSized(size uintptr) syscall.Errno {
 	return errno
 }
 
-// ask is run for calls that only ask, and run nothing.
+// probe is like run, but blocks no signals.
 func (a *attr) probe() syscall.Errno { return progRun(a, attrSize) }
 
-// longAttr is an attr with room for fields that later kernels append. A page
-// is the most that the kernel takes.
+// longAttr is an attr with room for fields that later kernels append. The kernel
+// takes at most a page.
 type longAttr struct {
 	attr
 	more [4096 - attrSize]byte
@@ -83,11 +83,11 @@ const (
 	overMaxBatchSize = "over the kernel's 256"
 )
 
-// newAttr returns an attr for a program, its data and its contexts, each of which
-// is nil or not empty. It is one literal that the compiler puts where it is
-// wanted: an attr that is filled in piece by piece, and copied, costs a twentieth
-// of a run. What a run executes is cold after every system call; that is also why
-// refusals and explanations are functions of their own.
+// newAttr returns an attr for a program, its data and its contexts. Each slice is
+// nil or not empty. newAttr is one literal, which the compiler builds in place:
+// filling in an attr field by field and copying it costs a twentieth of a run.
+// The code of a run is cold after every system call, which is also why refusals
+// and explanations are functions of their own.
 func newAttr(fd uint32, dataIn, dataOut, ctxIn, ctxOut []byte, repeat, flags uint32) attr {
 	return attr{
 		progFD: fd,
@@ -99,21 +99,21 @@ func newAttr(fd uint32, dataIn, dataOut, ctxIn, ctxOut []byte, repeat, flags uin
 	}
 }
 
-// perRun is the kernel's mean time of one run.
+// perRun returns the kernel's mean time of one run.
 func (a *attr) perRun() time.Duration { return time.Duration(a.duration) }
 
 var batchSizeKnown answer
 
-// knowsBatchSize reports whether this kernel's attr has the field batch_size, as
-// since Linux 5.18. It reports false where the kernel cannot be asked.
+// knowsBatchSize reports whether this kernel's attr has the field batch_size.
+// Linux 5.18. It reports false if the kernel cannot be asked.
 //
-// Such a kernel also finishes a single run although a signal is pending, for it
-// has 607b9cc92bd7 (5.13), which no call can ask for.
+// A kernel with the field also finishes a single run although a signal is
+// pending, since it has 607b9cc92bd7 (5.13). No call can ask for that commit.
 func knowsBatchSize() bool {
 	return batchSizeKnown.Load() == yes || learnsBatchSize()
 }
 
-// learnsBatchSize is kept out of knowsBatchSize, and so out of every run.
+// learnsBatchSize is not inlined, to keep it out of every run.
 //
 //go:noinline
 func learnsBatchSize() bool {
@@ -122,10 +122,10 @@ func learnsBatchSize() bool {
 }
 
 // askForBatchSize finds out what knowsBatchSize reports. If the answer is
-// unknown, something else than the kernel's handler of the command gave it, such
-// as a seccomp filter, and errno is what it said. The kernel looks at unknown
-// fields before it looks at the program, so a descriptor that cannot exist gives
-// the answer: EBADF.
+// unknown, errno did not come from the kernel's handler of the command, but from
+// something like a seccomp filter. The kernel checks for unknown fields before it
+// looks up the program. So a call with a descriptor that cannot exist returns
+// EBADF if the kernel knows the field.
 func askForBatchSize() (known uint32, errno syscall.Errno) {
 	if known = batchSizeKnown.Load(); known != unknown {
 		return known, 0
@@ -153,18 +153,19 @@ func askForBatchSize() (known uint32, errno syscall.Errno) {
 
 // maxErrno is the largest errno of the kernel. A program on the writable
 // tracepoint bpf_test_finish can make a call return a number that is neither 0 nor
-// an errno. An Errno above maxErrno stands for such a result: like an errno it is
-// the result with the other sign.
+// an errno. An Errno above maxErrno stands for such a result. Like an errno, it
+// is the negated result.
 const maxErrno = 4095
 
-// result returns the result of a call that an Errno above maxErrno stands for.
+// result returns the result of the call for which an Errno above maxErrno stands.
 func result(errno syscall.Errno) int { return int(int32(-errno)) }
 
-// enotsupp is an errno of the kernel's own that reaches user space: the program
-// type has no handler for BPF_PROG_RUN. The C library has no name for it.
+// enotsupp is ENOTSUPP, an errno that is internal to the kernel but reaches user
+// space here: the program type has no handler for BPF_PROG_RUN. The C library has
+// no name for it.
 const enotsupp = syscall.Errno(524)
 
-// answer is what was found out of a kernel, once it is certain.
+// answer is a kernel's answer to a question: unknown until it is certain.
 type answer struct{ atomic.Uint32 }
 
 const (

@@ -4,9 +4,9 @@ package progrun
 
 import "unsafe"
 
-// pointer is a pointer in the 64 bits that bpf_attr has for it. It stays an
-// unsafe.Pointer, so that the garbage collector keeps what it points to, and
-// a stack that grows takes it along.
+// pointer is a pointer in the 64 bits that bpf_attr has for it. As an
+// unsafe.Pointer, it keeps its target from the garbage collector, and follows a
+// stack that moves.
 type pointer struct {
 	ptr unsafe.Pointer
 }

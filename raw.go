@@ -10,43 +10,41 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Raw is every field of the kernel's attr, for any program type: for what the
-// typed requests leave out, such as what a later kernel adds.
+// Raw runs a program of any type, with every field of the kernel's attr. It serves
+// what the typed requests leave out, such as fields of later kernels.
 //
-// The lengths of the slices are the sizes that the kernel is told; an empty
-// slice is a null pointer. What DataIn and CtxIn hold is told by the kernel's
-// headers, in the byte order of the machine. CtxIn of a Syscall program is
-// written to. A later kernel's fields go into Tail.
+// The kernel is told the lengths of the slices as sizes. An empty slice is a null
+// pointer. The kernel's headers define what DataIn and CtxIn hold, in the byte
+// order of the machine. A syscall program writes to CtxIn. Fields of later kernels
+// go into Tail.
 //
-// All is handed to the kernel as it is, unknown flags too, but for live frames
-// (BPF_F_TEST_XDP_LIVE_FRAMES, 1<<1): for these, DataOut and CtxOut must be
-// empty (the kernel would fill DataOut with frames that never ran), BatchSize
-// at most 256, and the kernel must know them; kernels from 5.10 to 5.17 ignore
-// the flag, and would run the program once more than meant.
+// Run passes everything to the kernel as it is, even unknown flags. The exception
+// is live frames (BPF_F_TEST_XDP_LIVE_FRAMES, 1<<1). For these, DataOut and CtxOut
+// must be empty, since the kernel would fill DataOut with frames that never ran.
+// BatchSize is at most 256. The kernel must have live frames: kernels from 5.10 to
+// 5.17 ignore the flag, and would run the program as if it were not set.
 type Raw struct {
-	DataIn    []byte
-	DataOut   []byte // written by the kernel, len(DataOut) bytes at most
-	CtxIn     []byte
-	CtxOut    []byte // written by the kernel, len(CtxOut) bytes at most
-	Repeat    uint32 // 0 means 1
+	DataIn    []byte // the input, usually a packet
+	DataOut   []byte // buffer for the output; the kernel writes at most len(DataOut) bytes
+	CtxIn     []byte // the context
+	CtxOut    []byte // buffer for the context after the run; the kernel writes at most len(CtxOut) bytes
+	Repeat    uint32 // how often the program runs; 0 means once
 	Flags     uint32 // BPF_F_TEST_*
-	CPU       uint32 // with BPF_F_TEST_RUN_ON_CPU
-	BatchSize uint32 // with BPF_F_TEST_XDP_LIVE_FRAMES
-	Tail      []byte // what follows batch_size, from offset 76 of the attr on; at most 4020 bytes, of which the first 4 cost nothing
+	CPU       uint32 // CPU to run on, with BPF_F_TEST_RUN_ON_CPU
+	BatchSize uint32 // frames in a batch, with BPF_F_TEST_XDP_LIVE_FRAMES
+	Tail      []byte // bytes of the attr after batch_size, from offset 76 on; at most 4,020, of which the first 4 cost nothing
 }
 
-// RawResult is every output of the kernel's attr. DataSizeOut and CtxSizeOut
-// are the full sizes of what there was to write, which may be more than the
-// buffers held; after an error that says so (ENOSPC) the result is valid as
-// far as it goes.
+// RawResult has every output of the kernel's attr. If an output did not fit its
+// buffer, Run fails with ENOSPC, and the result is valid as far as it goes.
 type RawResult struct {
-	Retval      uint32
-	DataSizeOut uint32
-	CtxSizeOut  uint32
-	Duration    time.Duration // the mean of one run
+	Retval      uint32        // what the program returned
+	DataSizeOut uint32        // full size of the output, which may exceed len(DataOut)
+	CtxSizeOut  uint32        // full size of the context, which may exceed len(CtxOut)
+	Duration    time.Duration // mean time of one run
 }
 
-// Run passes the request to the kernel. Since Linux 4.12; contexts since 5.2.
+// Run runs prog, of any type. Since Linux 4.12; contexts since 5.2.
 func (r Raw) Run(prog *ebpf.Program) (RawResult, error) {
 	fd, err := anyType.descriptor("Raw", prog)
 	if err == nil {
@@ -72,8 +70,8 @@ func (r Raw) Run(prog *ebpf.Program) (RawResult, error) {
 	return res, nil
 }
 
-// runLong runs an attr with a tail longer than the field for it. A page is much
-// to fill and to copy, so that only those pay for it who need it.
+// runLong runs an attr whose tail is longer than the field for it. It is separate
+// because filling and copying a page is slow.
 func (r *Raw) runLong(a *attr) syscall.Errno {
 	long := r.longAttr(a)
 	errno := long.runSized(attrSize + uintptr(len(r.Tail)-len(a.tail)))
@@ -87,7 +85,8 @@ func (r *Raw) longAttr(a *attr) longAttr {
 	return long
 }
 
-// check rejects what does not fit in an attr, and what a live run must not have.
+// check rejects requests that do not fit in an attr, and live frames that break
+// the rules of Raw for them.
 func (r *Raw) check(prog *ebpf.Program) error {
 	if len(r.Tail) > maxTail || uint64(len(r.DataIn)|len(r.DataOut)|len(r.CtxIn)|len(r.CtxOut)) > math.MaxUint32 {
 		return r.tooLarge()
@@ -110,8 +109,8 @@ func (r *Raw) tooLarge() error {
 	return refuse("Raw", "Tail", size(len(r.Tail)), fmt.Sprintf("at most %d bytes", maxTail), syscall.E2BIG)
 }
 
-// checkLive holds a request with the live flag to the rules of live frames,
-// where the kernel would rather run the program.
+// checkLive rejects a request with the flag for live frames that breaks their
+// rules, where the kernel would run the program.
 func (r *Raw) checkLive(prog *ebpf.Program) error {
 	switch {
 	case prog.Type() != ebpf.XDP:
@@ -134,9 +133,9 @@ func (r *Raw) attr(fd uint32) attr {
 	return a
 }
 
-// Ignored returns the names of the fields that are set but that the kernel does
-// not look at for programs of type t, such as "CPU". It asks the kernel where
-// that depends on it, without running anything.
+// Ignored returns the names of the fields that are set, but that the kernel
+// ignores for programs of type t, such as "CPU". If that depends on the kernel,
+// Ignored asks it, without running a program.
 func (r Raw) Ignored(t ebpf.ProgramType) []string {
 	var names []string
 	add := func(name string, set bool) {

@@ -10,7 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// CPU says on which CPU a program runs. The zero value means the CPU of the caller.
+// CPU says on which CPU a program runs. The zero value means the caller's CPU.
 type CPU struct {
 	n      int
 	chosen bool
@@ -35,8 +35,8 @@ func (c CPU) String() string {
 // then 0.
 type RawTracepoint struct {
 	// Args are the arguments of the tracepoint: at most 12, and at least as many as
-	// the program reads (EINVAL). A pointer is only a number here: programs read
-	// through it with helpers that may fail.
+	// the program reads (EINVAL). A pointer is passed as a number. Programs read
+	// through it with helpers, which may fail.
 	Args []uint64
 	// CPU is the CPU to run on. OnCPU(n) runs the program there in interrupt
 	// context. It fails if the CPU is not online (ENXIO), or if the program sleeps,
@@ -83,7 +83,8 @@ func (r *RawTracepoint) attr(fd uint32) attr {
 	return a
 }
 
-// check rejects what the kernel would cut short.
+// check rejects too many arguments, and a CPU that does not fit in the kernel's 32
+// bits.
 func (r *RawTracepoint) check() error {
 	if len(r.Args) > maxFuncArgs {
 		return refuse("RawTracepoint", "Args", fmt.Sprintf("%d arguments", len(r.Args)),

@@ -13,8 +13,8 @@ import (
 // fieldNames translates the kernel's names of fields into a request's.
 type fieldNames map[string]string
 
-// rawNames are the names of fields that Raw has. The fields of a context keep
-// the kernel's names there.
+// rawNames has Raw's names of the attr's fields. Raw keeps the kernel's names of
+// the fields of a context.
 var rawNames = fieldNames{
 	"data_size_in": "DataIn", "data_size_out": "DataOut",
 	"ctx_size_in": "CtxIn", "ctx_size_out": "CtxOut",
@@ -90,7 +90,7 @@ func attrRules() []rule {
 	}
 }
 
-// copyRules are those of the functions that the handlers share to copy data and
+// copyRules are those of the functions with which all handlers copy data and
 // contexts in and out, such as bpf_ctx_init and bpf_test_finish.
 func copyRules() []rule {
 	return []rule{
@@ -491,8 +491,8 @@ func netfilterRules() []rule {
 	}
 }
 
-// localOut reports whether the packet is one on the hook LOCAL_OUT, which begins
-// with its IP header. The hook is that if there is no context.
+// localOut reports whether the packet is on the hook LOCAL_OUT, and so begins with
+// its IP header. LOCAL_OUT is also the hook of a call without a context.
 func (c *call) localOut() bool { return !c.hasCtx() || c.nfState().hook == nfLocalOut }
 
 // rawTracepointRules are those of bpf_prog_test_run_raw_tp in

@@ -20,11 +20,11 @@ const (
 	// part that way. Helpers such as bpf_xdp_load_bytes and bpf_xdp_get_buff_len
 	// cover the fragments all the same. A cgroup_skb program reaches nothing that
 	// way before Linux 6.14. Where the program is attached it may see more, or
-	// not run at all, so a verdict from direct access is not to be trusted.
+	// not run at all, so do not trust a verdict from direct access.
 	SightPart
-	// SightUnknown means one or the other: finding out takes the privilege to
-	// load programs, and some free descriptors. Later runs ask again, ever more
-	// rarely.
+	// SightUnknown means that the package could not find out which of the two
+	// holds. That takes the privilege to load programs, and some free descriptors.
+	// Later runs try again, ever more rarely.
 	SightUnknown
 )
 
@@ -50,15 +50,15 @@ func cgroupSKBSight() Sight {
 	return SightUnknown
 }
 
-// fragsSights keeps what fragsSight found out, as *fragsAnswer by
+// fragsSights keeps what fragsSight found out: a *fragsAnswer for each
 // weak.Pointer[ebpf.Program].
 var fragsSights sync.Map
 
-// lastFragsSight is the answer of the last call. To look one up costs several
-// times as much as to compare it, and most callers run one program many times.
+// lastFragsSight is the answer of the last call. Comparing its program is several
+// times as fast as a look-up, and most callers run one program many times.
 var lastFragsSight atomic.Pointer[fragsAnswer]
 
-// fragsAnswer is what a program sees of a packet in fragments.
+// fragsAnswer says what a program sees of a packet in fragments.
 type fragsAnswer struct {
 	prog  weak.Pointer[ebpf.Program]
 	known answer // whether the program sees fragments
@@ -97,10 +97,9 @@ func fragsAnswerOf(prog *ebpf.Program) *fragsAnswer {
 	return kept.(*fragsAnswer)
 }
 
-// find reports whether it is known what prog sees, or could be found out. Nothing
-// that the kernel tells of a program says whether it was loaded with
-// BPF_F_XDP_HAS_FRAGS. But an array of programs takes only those that agree about
-// it with its first.
+// find finds out what prog sees, and reports whether that is known. The kernel does
+// not say whether a program was loaded with BPF_F_XDP_HAS_FRAGS. But an array of
+// programs accepts only programs that agree about it with its first one.
 func (a *fragsAnswer) find(prog *ebpf.Program) bool {
 	const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS
 	switch {
@@ -115,9 +114,9 @@ func (a *fragsAnswer) find(prog *ebpf.Program) bool {
 	return true
 }
 
-// goesWith reports whether an array of programs takes prog after one that was
-// loaded with flags. Recent kernels want the same attach type too, which is one of
-// two.
+// goesWith reports whether an array of programs accepts prog after one that was
+// loaded with flags. Recent kernels require the same attach type too. There are
+// two, and goesWith tries both.
 func goesWith(prog *ebpf.Program, flags uint32) bool {
 	for _, attach := range []ebpf.AttachType{ebpf.AttachXDP, ebpf.AttachNone} {
 		spec := &ebpf.ProgramSpec{

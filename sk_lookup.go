@@ -17,11 +17,11 @@ import (
 // stable kernels. See bpf_prog_test_run_sk_lookup in the kernel's
 // net/bpf/test_run.c.
 type SkLookup struct {
-	// Protocol is unix.IPPROTO_TCP, unix.IPPROTO_UDP or any other, at most
-	// 65,535.
+	// Protocol is the IP protocol, such as unix.IPPROTO_TCP or unix.IPPROTO_UDP. It
+	// is at most 65,535.
 	Protocol int
-	// Local and Remote are the packet's destination and source. Both are IPv4 or
-	// both IPv6, without zones. One of them may be unset.
+	// Local and Remote are the packet's destination and source. Either both are
+	// IPv4, or both are IPv6 without zones. One of them may be unset.
 	Local, Remote netip.AddrPort
 	// Repeat is how often the program runs. 0 means once.
 	Repeat int
@@ -29,7 +29,7 @@ type SkLookup struct {
 
 // SkLookupResult is the result of a run.
 type SkLookupResult struct {
-	// Verdict is what the hook would make of the run: SkPass if the program picked
+	// Verdict is the outcome that the hook would have: SkPass if the program picked
 	// a socket.
 	Verdict SkVerdict
 	// Cookie is the cookie (SO_COOKIE) of the socket that the program picked, or 0
@@ -93,7 +93,7 @@ func (r *SkLookup) check() error {
 	case remote.Zone() != "":
 		return refuse("SkLookup", "Remote", r.Remote.String(), "an address with a zone: there is no ingress interface to go with it", syscall.EINVAL)
 	}
-	// The kernel keeps the low 16 bits and says nothing.
+	// The kernel would silently keep the low 16 bits.
 	if err := inRange("SkLookup", "Protocol", r.Protocol, math.MaxUint16); err != nil {
 		return err
 	}

@@ -29,11 +29,11 @@ type TC struct {
 	// in some stable kernels: see [HaveChecksumComplete].
 	//
 	// A program that leaves the packet ending before its network header crashes
-	// the kernel in that check, and the run never returns. Such a program is one
-	// that prepends 70 bytes with bpf_skb_change_head and then cuts the packet to
-	// 64 with bpf_skb_change_tail. All kernels that have the check are affected, up
-	// to 7.2 at least (seen on 6.1.192, 6.12.117, 6.18.44 and 7.2.13). This cannot
-	// be detected before the run: try such programs in a virtual machine.
+	// the kernel in that check, and the run never returns. For example, it prepends
+	// 70 bytes with bpf_skb_change_head and then cuts the packet to 64 bytes with
+	// bpf_skb_change_tail. All kernels that have the check are affected, up to 7.2
+	// at least (seen on 6.1.192, 6.12.117, 6.18.44 and 7.2.13). Run cannot detect
+	// this beforehand: try such programs in a virtual machine.
 	ChecksumComplete bool
 	// LinearSize is how many bytes of the packet lie in the linear part of the
 	// skb. 0 means as many as fit. Since Linux 6.19: see [HaveNonLinearSKB].
@@ -100,8 +100,8 @@ type SocketFilter struct {
 	Packet []byte
 	// Context is the packet's __sk_buff. Its zero value means none.
 	Context SKB
-	// ChecksumComplete checks the checksum that the program leaves. See [TC],
-	// also for a bug of the kernel.
+	// ChecksumComplete makes the kernel check the packet's checksum after the run.
+	// See [TC], also for a kernel bug that it can trigger.
 	ChecksumComplete bool
 	// LinearSize is how many bytes of the packet lie in the linear part, as in
 	// [TC].
@@ -162,15 +162,15 @@ func (r SocketFilter) timing(res SocketFilterResult) (time.Duration, bool) {
 // bytes. Since Linux 4.12. The fields are those of [TC].
 //
 // Before Linux 6.14 (ed3e469d021c) the program's data_end equals its data under
-// BPF_PROG_RUN, so every bounds check fails: a verdict from direct packet access
-// is then not the one that the hook would get. The result's Sight tells.
+// BPF_PROG_RUN, so every bounds check fails. A verdict from direct packet access
+// then differs from the one that the hook would get. The result's Sight says so.
 type CGroupSKB struct {
 	// Packet is the frame, as in [TC].
 	Packet []byte
 	// Context is the packet's __sk_buff. Its zero value means none.
 	Context SKB
-	// ChecksumComplete checks the checksum that the program leaves. See [TC],
-	// also for a bug of the kernel.
+	// ChecksumComplete makes the kernel check the packet's checksum after the run.
+	// See [TC], also for a kernel bug that it can trigger.
 	ChecksumComplete bool
 	// LinearSize is how many bytes of the packet lie in the linear part, as in
 	// [TC].
@@ -232,7 +232,7 @@ func (r CGroupSKB) timing(res CGroupSKBResult) (time.Duration, bool) {
 
 // LWT runs a lightweight tunnel program on a packet. Packet begins with an
 // Ethernet header, but the program's data begins after it. The header comes back
-// as 14 zero bytes. Since Linux 4.12. The fields are those of [TC] but for
+// as 14 zero bytes. Since Linux 4.12. The fields are those of [TC] except
 // LinearSize: LWT programs run on linear skbs only.
 //
 // Some old kernels, such as Debian's 5.10, run lwt_seg6local programs. On later
@@ -240,15 +240,15 @@ func (r CGroupSKB) timing(res CGroupSKBResult) (time.Duration, bool) {
 // kernels run lwt_xmit programs only if they have IPv6 (EOPNOTSUPP).
 //
 // An lwt_xmit program that calls bpf_lwt_push_encap crashes kernels without
-// 972787479ee7 (Linux 7.1, and backports such as 6.1.175). This cannot be detected
-// before the run: try such programs in a virtual machine.
+// 972787479ee7 (Linux 7.1, and backports such as 6.1.175). Run cannot detect this
+// beforehand: try such programs in a virtual machine.
 type LWT struct {
 	// Packet is the frame, as in [TC].
 	Packet []byte
 	// Context is the packet's __sk_buff. Its zero value means none.
 	Context SKB
-	// ChecksumComplete checks the checksum that the program leaves. See [TC],
-	// also for a bug of the kernel.
+	// ChecksumComplete makes the kernel check the packet's checksum after the run.
+	// See [TC], also for a kernel bug that it can trigger.
 	ChecksumComplete bool
 	// Repeat is how often the program runs. 0 means once.
 	Repeat int
@@ -324,8 +324,8 @@ var skbNames = fieldNames{
 	"ctx.wire_len": "Context.WireLen", "ctx.gso_segs": "Context.GSOSegs",
 }
 
-// run returns the parts of a result. It stores the context through a pointer, for
-// that is large, and copies of it show in the time of a run.
+// run returns the parts of a result. It stores the context through a pointer,
+// because copies of it would show in the time of a run.
 func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program, context *SKB) (retval uint32, packet []byte, perRun time.Duration, err error) {
 	fd, err := types.descriptor(request, prog)
 	if err == nil {
@@ -336,7 +336,7 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 	}
 
 	var o buffer
-	var ctx skBuff // both ways: the kernel has read it before it writes
+	var ctx skBuff // input and output: the kernel reads it before it writes
 	var ctxIn, ctxOut []byte
 	if r.LinearSize != 0 || r.Context != (SKB{}) {
 		if err := r.Context.check(request); err != nil {
@@ -362,7 +362,7 @@ func (r *skbRequest) run(request string, types programTypes, prog *ebpf.Program,
 	if !r.NoOutput {
 		packet, *context = o.output(r.Out, a.dataSizeOut), ctx.decode()
 		if r.Context.WireLen == 0 {
-			context.WireLen = 0 // the kernel has filled in the packet's length
+			context.WireLen = 0 // the kernel filled in the packet's length
 		}
 	}
 	return a.retval, packet, a.perRun(), nil
@@ -384,8 +384,8 @@ func (r *skbRequest) attr(fd uint32, out, ctxIn, ctxOut []byte) attr {
 	return newAttr(fd, r.Packet, out, ctxIn, ctxOut, uint32(r.Repeat), flags)
 }
 
-// check rejects numbers that would be cut short on their way to the kernel, and
-// what no kernel takes.
+// check rejects numbers that do not fit in the kernel's fields, and packets that
+// no kernel takes.
 func (r *skbRequest) check(request string) error {
 	if err := atLeastEthernet(request, len(r.Packet)); err != nil {
 		return err
@@ -403,7 +403,8 @@ func (r *skbRequest) check(request string) error {
 	return nil
 }
 
-// l3Changed compares packets whose Ethernet header does not come back.
+// l3Changed reports whether two packets differ after their Ethernet header, which
+// does not come back.
 func l3Changed(in, out []byte) bool {
 	return len(in) != len(out) || !bytes.Equal(in[ethHLen:], out[ethHLen:])
 }

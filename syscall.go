@@ -73,8 +73,8 @@ func contextBytes(ctx any) ([]byte, error) {
 // contextSizes keeps the results of contextSize for the types that passed.
 var contextSizes sync.Map // of reflect.Type to uint32
 
-// contextSize returns the size of what a pointer of type t points to, if it has
-// the same layout in C.
+// contextSize returns the size of what a pointer of type t points to. That must
+// have the same layout in C.
 func contextSize(t reflect.Type) (uint32, error) {
 	if n, ok := contextSizes.Load(t); ok {
 		return n.(uint32), nil
@@ -101,8 +101,8 @@ func contextSize(t reflect.Type) (uint32, error) {
 // layout is the layout of a type in C on a 64-bit machine, in bytes.
 type layout struct{ size, align int }
 
-// cLayout returns the layout of a type that has the same in C and in Go, on 32 and
-// on 64 bits, or an error that says why it has not.
+// cLayout returns the layout of a type that is laid out the same in C and in Go, on
+// 32 and on 64 bits. For other types it returns an error that says why they differ.
 func cLayout(t reflect.Type) (layout, error) {
 	switch t.Kind() {
 	case reflect.Int8, reflect.Uint8, reflect.Int16, reflect.Uint16, reflect.Int32, reflect.Uint32,
@@ -122,7 +122,7 @@ func cLayout(t reflect.Type) (layout, error) {
 	return layout{}, fmt.Errorf("holds a value of type %s, which is no plain data", t)
 }
 
-// cStruct is cLayout for structs.
+// cStruct is like cLayout, for structs.
 func cStruct(t reflect.Type) (layout, error) {
 	whole := layout{align: 1}
 	for i := range t.NumField() {

@@ -10,12 +10,12 @@ import (
 // 5.7. See bpf_prog_test_run_tracing in the kernel's net/bpf/test_run.c.
 //
 // It does not run the program directly. The program runs if it is attached to one
-// of those functions, and so does every other program that is attached there. For
-// an fentry, fexit or fsession program (the last since Linux 7.0) the kernel calls
-// bpf_fentry_test1 and its siblings, for an fmod_ret program
-// bpf_modify_return_test. A run of a program with another attach type fails
-// (EFAULT), and so does one in which an attached program changed the result of
-// bpf_fentry_test1 or of a sibling.
+// of those functions, as does every other program that is attached there. For an
+// fentry, fexit or fsession program (the last since Linux 7.0), the kernel calls
+// bpf_fentry_test1 and its siblings. For an fmod_ret program, it calls
+// bpf_modify_return_test. The run fails (EFAULT) if the program has another attach
+// type, or if an attached program changed the result of bpf_fentry_test1 or of a
+// sibling.
 type Tracing struct{}
 
 // TracingResult is the result of a run of an fmod_ret program. For other programs
@@ -23,8 +23,8 @@ type Tracing struct{}
 type TracingResult struct {
 	// Return is the sum of what the test functions returned, cut to 16 bits.
 	Return int16
-	// SideEffects is how many of the test functions really ran. Those that an
-	// fmod_ret program replaced by returning something else than 0 did not.
+	// SideEffects is how many of the test functions really ran. An fmod_ret program
+	// that returns something other than 0 replaces its function.
 	SideEffects int
 }
 

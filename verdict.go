@@ -59,8 +59,8 @@ const (
 	tcActGotoChain = 2 << 28
 )
 
-// GotoChain returns the chain of a TC_ACT_GOTO_CHAIN verdict. It reports whether v
-// is one.
+// GotoChain returns the chain of a TC_ACT_GOTO_CHAIN verdict, and reports whether
+// v is one.
 func (v TCVerdict) GotoChain() (chain uint32, ok bool) {
 	return uint32(v) &^ tcActOpcode, uint32(v)&tcActOpcode == tcActGotoChain
 }
@@ -198,14 +198,14 @@ const (
 	// BPF_OK, on a kernel before 6.1.
 	FlowDissectorNotOK FlowDissectorVerdict = -1
 
-	// FlowDissectorUnknown means that the kernel returned 0 or 1, and that it
-	// could not be found out what these mean on this kernel: that takes the
-	// privilege to load a program. Later runs ask again, ever more rarely.
+	// FlowDissectorUnknown means that the kernel returned 0 or 1, and that the
+	// meaning of these on this kernel is not known: finding out takes the privilege
+	// to load a program. Later runs ask again, ever more rarely.
 	FlowDissectorUnknown FlowDissectorVerdict = -2
 )
 
-// String returns the name in linux/bpf.h, such as "BPF_DROP", or "not BPF_OK" or
-// "unknown".
+// String returns the name in linux/bpf.h, such as "BPF_DROP". It returns "not
+// BPF_OK" for FlowDissectorNotOK and "unknown" for FlowDissectorUnknown.
 func (v FlowDissectorVerdict) String() string {
 	switch v {
 	case FlowDissectorNotOK:
@@ -226,8 +226,7 @@ func (v *FlowDissectorVerdict) UnmarshalText(text []byte) error {
 }
 
 // SkVerdict is the outcome of an sk_lookup program: enum sk_action of linux/bpf.h.
-// The kernel computes it as on the hook: it is SkPass if the program picked a
-// socket.
+// The kernel derives it as on the hook: SkPass if the program picked a socket.
 type SkVerdict uint32
 
 const (
@@ -246,7 +245,8 @@ func (v *SkVerdict) UnmarshalText(text []byte) error {
 	return parse(v, text, "SkVerdict", SkDrop, SkPass)
 }
 
-// NFVerdict is what a netfilter program returned. The verifier allows no others.
+// NFVerdict is what a netfilter program returned. The verifier allows only NFDrop
+// and NFAccept.
 type NFVerdict uint32
 
 const (

@@ -17,11 +17,11 @@ import (
 //
 // A packet begins with its linear part, of at most 3,520 bytes with pages of 4
 // KiB, and 15,808 with pages of 16 KiB; the package documentation has a table. The
-// rest of it lies in at most 17 fragments of a page each. The kernel also runs
-// programs that were loaded without BPF_F_XDP_HAS_FRAGS on packets with fragments:
-// their direct access ends with the linear part, but helpers such as
+// rest lies in at most 17 fragments of a page each. The kernel also runs programs
+// that were loaded without BPF_F_XDP_HAS_FRAGS on packets with fragments. Their
+// direct access ends with the linear part, but helpers such as
 // bpf_xdp_load_bytes and bpf_xdp_get_buff_len cover the fragments. The result's
-// Sight tells.
+// Sight says how much the program could see.
 type XDP struct {
 	// Packet is the frame, from its Ethernet header on. It has at least 14 bytes
 	// (EINVAL), and at most 73,152 with pages of 4 KiB, 294,336 with pages of 16
@@ -55,8 +55,8 @@ type XDP struct {
 type XDPResult struct {
 	// Action is what the program returned.
 	Action XDPAction
-	// Packet is the packet as the program left it, and Metadata what lay in front
-	// of it then. Both lie in the Out of the request if that was large enough.
+	// Packet is the packet as the program left it, and Metadata is what then lay
+	// in front of it. Both lie in the request's Out if that was large enough.
 	// Kernels without XDP contexts ([HaveXDPContext]) do not return metadata.
 	Packet, Metadata []byte
 	// LinearSize is how many bytes of Packet were in the linear part. It is 0 if
@@ -64,8 +64,8 @@ type XDPResult struct {
 	LinearSize int
 	// PerRun is the kernel's mean time of one run.
 	PerRun time.Duration
-	// Sight says how much of the packet the program could see. Of a packet with
-	// fragments that depends on the flags with which the program was loaded.
+	// Sight says how much of the packet the program could see. For a packet with
+	// fragments, that depends on the flags with which the program was loaded.
 	Sight Sight
 }
 
@@ -138,14 +138,15 @@ func (r *XDP) attr(fd uint32, input, out, ctxIn, ctxOut []byte) attr {
 	return newAttr(fd, input, out, ctxIn, ctxOut, uint32(r.Repeat), 0)
 }
 
-// needsContext reports whether the request says anything that takes a context.
+// needsContext reports whether the request has a field that only a context can
+// carry.
 func (r *XDP) needsContext() bool {
 	return len(r.Metadata) > 0 || r.IngressIfindex != 0 || r.RxQueueIndex != 0 || r.LinearSize != 0
 }
 
-// context returns the xdp_md of the request. It always sets data_end: recent
-// kernels take that for the size of the linear part, and 0 would put the whole
-// packet in fragments.
+// context returns the xdp_md of the request. It always sets data_end, which recent
+// kernels take as the size of the linear part: 0 would put the whole packet in
+// fragments.
 func (r *XDP) context() xdpMD {
 	linear := r.LinearSize
 	if linear == 0 {
@@ -187,9 +188,9 @@ func (r *XDP) check() error {
 	return r.checkFragments()
 }
 
-// checkFragments rejects an interface together with too many fragments. Kernels
-// before ec69daabe454 (6.19, and stable kernels of 2026) then lose a reference to
-// the interface, which can never be deleted again.
+// checkFragments rejects an interface together with too many fragments. In that
+// case kernels before ec69daabe454 (6.19, and stable kernels of 2026) leak a
+// reference to the interface, which can never be deleted again.
 func (r *XDP) checkFragments() error {
 	if r.IngressIfindex == 0 {
 		return nil
