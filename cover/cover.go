@@ -14,34 +14,33 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// Options change what Instrument does. The zero value suits most programs.
+// Options configures [Instrument]. The zero value suits most programs.
 type Options struct {
-	// Skip names programs that get no probes. All that is known of their lines
-	// is then that nothing is known of them.
+	// Skip names programs that get no probes. Their lines are [Unknown], unless
+	// another program reaches them.
 	Skip []string
 
-	// Branches makes profiles tell for each condition whether it jumped and
-	// whether it went on. It takes more probes.
+	// Branches makes profiles record, for each condition, whether it jumped and
+	// whether it went on. This takes more probes.
 	Branches bool
 
-	// Dir is the directory of the sources. Names of files that are relative
-	// start there. An absolute name that does not exist is looked for there
-	// too: first all of it, then without its first directory, and so on. An
-	// empty Dir is the current directory, and leaves absolute names alone.
+	// Dir is the directory of the sources, to which relative file names refer. An
+	// absolute name that does not exist is looked up in Dir too: first the whole
+	// name, then without its first directory, and so on. If Dir is empty, relative
+	// names refer to the current directory, and absolute names stay as they are.
 	Dir string
 }
 
-// Counters hold what the probes of a collection have seen, from Instrument
-// until Close. Programs write to them from wherever they run: by BPF_PROG_RUN
-// or attached, and for as long as they are loaded. All methods may be called at
-// any time and by several goroutines at once.
+// Counters records which probes of a collection have run, from [Instrument] until
+// Close. Programs count while they are loaded, both by BPF_PROG_RUN and attached.
+// Its methods may be called at any time, by several goroutines at once.
 type Counters struct {
-	mu       sync.Mutex // for seen, which Close closes
+	mu       sync.Mutex // guards seen, which Close closes
 	seen     *ebpf.Map  // a single value with a byte for each probe
 	programs []program
 }
 
-// A program is what is known of one from its instructions.
+// A program is what the instructions of a program tell, and where its probes go.
 type program struct {
 	name      string
 	skipped   bool
@@ -59,9 +58,9 @@ var ErrInstrumented = errors.New("has probes already")
 // collection that is loaded several times, or copied, has the same counters
 // each time. Programs without line information stay as they are.
 //
-// It creates a map, which takes the privileges and limits of memory that
-// loading the collection does, and Linux 5.2. When it returns an error the
-// collection is unchanged.
+// Instrument creates a map. That takes Linux 5.2, and the privileges and the memory
+// limit that loading the collection takes. If Instrument returns an error, spec is
+// unchanged.
 func Instrument(spec *ebpf.CollectionSpec, opts *Options) (*Counters, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -121,9 +120,9 @@ func newProgram(spec *ebpf.ProgramSpec, skip, branches bool, sources *sources) (
 	return p, nil
 }
 
-// comparesDead reports whether ins makes the verifier of some kernels compare
-// dead registers when it looks for an end to a loop: then a probe within one
-// clears its register.
+// comparesDead reports whether ins makes the verifier of some kernels compare dead
+// registers to find the end of a loop. A probe in a loop must then clear its
+// register.
 func comparesDead(ins asm.Instruction) bool {
 	return ins.IsKfuncCall() || ins.OpCode.JumpOp() == asm.JCOND || ins.IsLoadOfFunctionPointer()
 }
@@ -135,7 +134,7 @@ func (p *program) probes() (n int) {
 	return n
 }
 
-// insert gives the programs of a collection their probes, all or none.
+// insert adds the probes to all programs of a collection, or to none.
 func (c *Counters) insert(spec *ebpf.CollectionSpec) error {
 	instrumented := map[string]asm.Instructions{}
 	offset := 0
@@ -156,7 +155,7 @@ func (c *Counters) insert(spec *ebpf.CollectionSpec) error {
 	return nil
 }
 
-// Profile returns what has run since Instrument, or the last Reset.
+// Profile returns what has run since [Instrument], or since the last Reset.
 func (c *Counters) Profile() (*Profile, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -184,7 +183,7 @@ func (c *Counters) profile() (*Profile, error) {
 	return profile, nil
 }
 
-// Reset forgets what has run. What runs meanwhile may be forgotten or not.
+// Reset discards what has run. It may discard or keep what runs at the same time.
 func (c *Counters) Reset() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -194,10 +193,9 @@ func (c *Counters) Reset() error {
 	return nil
 }
 
-// Close ends the counting. If PROGRUN_COVERDIR names a folder, it leaves the
-// profile there, as [Profile.WriteDir] does. Loaded programs keep running, but
-// the collection cannot be loaded again. A nil Counters, and one that is closed,
-// has nothing to do.
+// Close releases the counters. If PROGRUN_COVERDIR names a folder, Close first writes
+// the profile there, as [Profile.WriteDir] does. Loaded programs keep running, but
+// the collection cannot be loaded again. Close does nothing if c is nil or closed.
 func (c *Counters) Close() error {
 	if c == nil {
 		return nil
@@ -217,9 +215,9 @@ func (c *Counters) Close() error {
 	return errors.Join(err, c.seen.Close())
 }
 
-// Explain adds to an error of loading the collection which program to leave
-// out, if one has become too much for the verifier. Other errors, and nil, it
-// returns as they are.
+// Explain explains an error that loading the collection returned. If a program has
+// become too complex for the verifier, the result wraps err and names the program to
+// leave out. Explain returns other errors, and nil, as they are.
 func (c *Counters) Explain(err error) error {
 	if c == nil || !tooMuch(err) {
 		return err
@@ -232,7 +230,7 @@ func (c *Counters) Explain(err error) error {
 	return err
 }
 
-// tooMuch reports whether a program was refused for its size or complexity.
+// tooMuch reports whether err says that a program is too large or too complex.
 func tooMuch(err error) bool {
 	var refusal *ebpf.VerifierError
 	if !errors.As(err, &refusal) {

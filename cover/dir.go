@@ -11,27 +11,27 @@ import (
 	"sync"
 )
 
-// DirVariable is the environment variable that names the folder in which
-// processes leave their profiles. The name has to be absolute, since go test
-// runs each package in its own directory.
+// DirVariable is the environment variable that names the folder for the profiles of
+// processes. Its value must be an absolute path, since go test runs each package in
+// its own directory.
 const DirVariable = "PROGRUN_COVERDIR"
 
-// Wanted reports whether the environment names such a folder: then loaders of
-// tests are to call [Instrument], and [Counters.Close] when the test is over.
+// Wanted reports whether [DirVariable] is set. If so, the loaders of tests should
+// call [Instrument], and [Counters.Close] when the test ends.
 func Wanted() bool { return os.Getenv(DirVariable) != "" }
 
-// suffix ends the names of the files in such a folder.
+// suffix is the suffix of the names of profiles in a folder.
 const suffix = ".bpfcover"
 
-// left is what this process has left behind.
+// left is what this process has written.
 var left struct {
 	sync.Mutex
 	name     string
 	profiles map[string]*Profile // by folder
 }
 
-// WriteDir merges the profile into the folder dir, and makes the folder if it
-// does not exist. There each process has one file, of all that it has written.
+// WriteDir writes the profile to the folder dir, which it creates if necessary. Each
+// process has one file there, into which WriteDir merges the profile.
 func (p *Profile) WriteDir(dir string) error {
 	if !filepath.IsAbs(dir) {
 		return fmt.Errorf("cover: the folder for profiles, %q, has to be an absolute path: tests of different packages run in different directories", dir)
@@ -54,7 +54,8 @@ func (p *Profile) WriteDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("cover: %w", err)
 	}
-	// A reader, or the end of the process, must not find half a file.
+	// Rename a complete file, so that no reader finds half of one, even if the
+	// process ends.
 	file := filepath.Join(dir, left.name)
 	if err := os.WriteFile(file+".new", content, 0o666); err != nil {
 		return fmt.Errorf("cover: %w", err)
@@ -65,8 +66,8 @@ func (p *Profile) WriteDir(dir string) error {
 	return nil
 }
 
-// ReadDir returns the profile that the processes have left in a folder. A
-// folder without any is an error.
+// ReadDir returns the merged profile of all processes that wrote to a folder. It
+// returns an error if the folder has no profile.
 func ReadDir(dir string) (*Profile, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// encoded is a profile in JSON. Lines are a file, by its number, a line and a
-// class; the states of classes are a digit each.
+// encoded is a profile in JSON. A line is three numbers: of the file, of the line
+// and of the class. The states of classes are a string with a digit for each.
 type encoded struct {
 	Files     []string          `json:"files"`
 	Functions []encodedFunction `json:"functions"`
@@ -29,8 +29,8 @@ type encodedBranch struct {
 	Next   [3]int `json:"next"`
 }
 
-// MarshalJSON makes the profile ready to be kept, or sent to where it is
-// merged. What it looks like may change from one version to the next.
+// MarshalJSON returns the profile in JSON, to be stored or merged elsewhere. The
+// format may change from one version of the package to the next.
 func (p *Profile) MarshalJSON() ([]byte, error) {
 	e := encoded{}
 	numbers := map[string]int{}
@@ -63,7 +63,7 @@ func (p *Profile) MarshalJSON() ([]byte, error) {
 
 var errDamaged = errors.New("this is no profile, or one of another version")
 
-// UnmarshalJSON reads what MarshalJSON made.
+// UnmarshalJSON parses what MarshalJSON returns.
 func (p *Profile) UnmarshalJSON(text []byte) error {
 	var e encoded
 	if err := json.Unmarshal(text, &e); err != nil {
@@ -109,7 +109,7 @@ func (f *encodedFunction) decode(files []string) (*record, []State, error) {
 	return r.finish(), states, nil
 }
 
-// sorted returns the functions in an order that does not change.
+// sorted returns the functions in a fixed order.
 func (p *Profile) sorted() []*covered {
 	return slices.SortedFunc(maps.Values(p.functions), func(a, b *covered) int {
 		return slices.Compare(a.key[:], b.key[:])

@@ -6,67 +6,64 @@ import (
 	"slices"
 )
 
-// A File is what a profile knows of a source file.
+// A File is the coverage of a source file.
 type File struct {
 	// Name is the absolute path.
 	Name string
 
-	// Lines are in ascending order. Those without code of their own are
-	// missing.
+	// Lines are the lines with code of their own, in ascending order.
 	Lines []Line
 
-	// Functions are those that begin in the file, by line: programs,
-	// subprograms and callbacks. Functions that were inlined are part of those
-	// which call them.
+	// Functions are the programs, subprograms and callbacks that begin in the
+	// file, ordered by line. Inlined functions are part of their callers.
 	Functions []Function
 
-	// Branches are the conditions in the file, by line. A condition that was
-	// compiled several times, as those of inlined functions are, is there for
-	// each function of the program that it became part of.
+	// Branches are the conditions in the file, ordered by line. A condition of an
+	// inlined function appears once for each function into which it was inlined.
 	Branches []Branch
 }
 
-// A Line is a line of a file, counted from 1.
+// A Line is the coverage of a line.
 type Line struct {
-	Number int
+	Number int // counted from 1
 	State  State
 }
 
-// A Function is a function of a program.
+// A Function is the coverage of a program, a subprogram or a callback.
 type Function struct {
 	Name  string
-	Line  int   // where it begins, counted from 1
-	State State // of its start
+	Line  int   // line where it begins, counted from 1
+	State State // whether its start was reached
 
-	// Count is of the lines whose code became part of the function, in this
-	// file and in others.
+	// Count counts the lines whose code is part of the function, in this file and
+	// in others.
 	Count Count
 }
 
-// A Branch is a condition: the program jumps, or goes on.
+// A Branch is the coverage of a condition, at which the program jumps or goes on.
 type Branch struct {
-	Function     string
-	Line, Column int // counted from 1; column 0 is unknown
-	State        State
-	Jump, Next   Way
+	Function     string // name of the function
+	Line, Column int    // counted from 1; column 0 is unknown
+	State        State  // whether the condition was reached
+	Jump, Next   Way    // the jump, and the way on without it
 }
 
-// A Way is one of the two that lead on from a condition.
+// A Way is one of the two ways that lead on from a condition.
 type Way struct {
-	// File and Line are where it leads. They are empty and 0 where the compiler
-	// has not said.
+	// File and Line are where the way leads. They are "" and 0 if the line
+	// information does not tell.
 	File  string
 	Line  int
-	State State
+	State State // whether the way was taken
 }
 
-// A Count is a number of lines in each state.
+// A Count is the number of lines in each state.
 type Count struct {
 	Reached, NotReached, Unknown int
 }
 
-// Percent returns how many of the lines that are not unknown were reached:
-// between 0 and 100, and 0 if there are none.
+// Percent returns the percentage of lines that were reached, from 0 to 100. It leaves
+// unknown lines out, and returns 0 if there are no others.
 func (c Count) Percent() float64 {
 	if c.Reached == 0 {
 		return 0
@@ -94,9 +91,9 @@ func (f *File) Count() (c Count) {
 	return c
 }
 
-// Files returns what the profile knows, by file. What is the same in several
-// programs is merged: a line was reached if it was in one of them, and is
-// unknown if it may have been.
+// Files returns the coverage of each file, ordered by name. It merges what several
+// programs share: a line is reached if one of them reached it, and unknown if one of
+// them may have.
 func (p *Profile) Files() []File {
 	files := map[string]*view{}
 	at := func(name string) *view {
@@ -126,7 +123,7 @@ func (p *Profile) Files() []File {
 	return list
 }
 
-// A view collects what several functions tell of a file.
+// A view collects what several functions tell about a file.
 type view struct {
 	lines     map[int]State
 	functions map[string]*functionView
@@ -143,13 +140,13 @@ type fileLine struct {
 	line int
 }
 
-// A branchKey tells the conditions of a file apart.
+// A branchKey identifies a condition within a file.
 type branchKey struct {
 	code   recordKey
 	number int
 }
 
-// merge sets the greater state, of what there is and s.
+// merge sets the state of key to the greater of its present state and s.
 func merge[K comparable](states map[K]State, key K, s State) {
 	states[key] = max(states[key], s)
 }

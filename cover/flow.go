@@ -13,16 +13,16 @@ type function struct {
 	name   string
 	proto  *btf.FuncProto // nil without BTF
 	insns  asm.Instructions
-	raw    []int // offset of each instruction in slots of 8 bytes, and of the end
+	raw    []int // offset of each instruction and of the end, in slots of 8 bytes
 	blocks []block
-	live   []registers // what may be read before it is written, at each instruction
-	writes []registers // what each instruction writes in any case
+	live   []registers // registers that are live at each instruction
+	writes []registers // registers that each instruction always writes
 }
 
-// A block is a run of instructions that is entered at its first only, and left
-// at its last only.
+// A block is a sequence of instructions that is entered only at the first, and left
+// only at the last.
 type block struct {
-	first, end int  // instructions, end is not one of them
+	first, end int  // range of instructions, without end
 	next       int  // block that follows when the last one does not jump, or none
 	jump       int  // block that the last one jumps to, or none
 	leaves     bool // the function may end here
@@ -30,7 +30,7 @@ type block struct {
 
 const none = -1
 
-// functions splits a program as the linker has put it together.
+// functions splits a linked program into its functions.
 func functions(insns asm.Instructions) ([]*function, error) {
 	referenced := map[string]bool{}
 	throws := false
@@ -60,8 +60,8 @@ func functions(insns asm.Instructions) ([]*function, error) {
 	return list, nil
 }
 
-// newFunction finds the blocks of a function. In a program that throws, every
-// call may be its last.
+// newFunction finds the blocks of a function. In a program that throws, every call
+// may end the function.
 func newFunction(insns asm.Instructions, throws bool) (*function, error) {
 	f := &function{name: insns[0].Symbol(), insns: insns}
 	if fn := btf.FuncMetadata(&insns[0]); fn != nil {
@@ -126,7 +126,7 @@ func (f *function) connect(n int, targets []int, leaves []exit, begun []int) {
 	}
 }
 
-// rawOffsets returns where instructions are in slots of 8 bytes.
+// rawOffsets returns the offsets of instructions in slots of 8 bytes.
 func rawOffsets(insns asm.Instructions) []int {
 	raw := make([]int, len(insns)+1)
 	for i := range insns {
@@ -186,13 +186,13 @@ func far(ins *asm.Instruction) bool {
 	return ins.OpCode.Class() == asm.Jump32Class && ins.OpCode.JumpOp() == asm.Ja
 }
 
-// indirect reports whether ins goes to what a register holds.
+// indirect reports whether ins jumps to an address in a register.
 func indirect(ins *asm.Instruction) bool {
 	op := ins.OpCode.JumpOp()
 	return (op == asm.Ja || op == asm.Call) && ins.OpCode.Source() == asm.RegSource
 }
 
-// conditional reports whether ins compares something and jumps or not.
+// conditional reports whether ins is a conditional jump.
 func conditional(ins *asm.Instruction) bool {
 	op := ins.OpCode.JumpOp()
 	return jumps(ins) && op != asm.Ja && op != asm.JCOND
@@ -206,8 +206,8 @@ func (f *function) decides(n int) bool {
 
 // exit tells how an instruction leaves its function.
 type exit struct {
-	ends bool // always
-	may  bool // sometimes
+	ends bool // whether it always does
+	may  bool // whether it sometimes does
 }
 
 func exits(ins *asm.Instruction, throws bool) exit {
@@ -218,7 +218,7 @@ func exits(ins *asm.Instruction, throws bool) exit {
 		tail := ins.IsBuiltinCall() && helper(ins) == asm.FnTailCall
 		return exit{may: tail || throws}
 	case op.Class() == asm.LdClass && (op.Mode() == asm.AbsMode || op.Mode() == asm.IndMode):
-		return exit{may: true} // beyond the end of the packet
+		return exit{may: true} // a load beyond the end of the packet ends the program
 	}
 	return exit{}
 }

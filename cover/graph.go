@@ -5,23 +5,23 @@ package cover
 // and last the exit, which stands for all that happens after the function.
 type graph struct {
 	succs, preds [][]int
-	edges        []edge // nodes from the number of blocks on
+	edges        []edge // their nodes follow those of the blocks
 	nodes        map[edge]int
 	exit         int
 	idom, ipdom  []int // closest dominator and postdominator, or none
-	depth        []int // loops that a node is in
+	depth        []int // number of loops that a node is in
 	order        []int // place of a node in reverse postorder
 }
 
-// An edge is a way out of a block with two that leads to a block with several
-// ways in: neither block tells whether it was taken.
+// An edge is a critical edge: it leaves a block with two ways out, and enters a
+// block with several ways in. So neither block tells whether it was taken.
 type edge struct {
-	block int  // that it leaves
-	jump  bool // whether its last instruction jumps
+	block int  // block that it leaves
+	jump  bool // whether the block's last instruction jumps
 }
 
-// newGraph makes the graph of a function, with critical edges as nodes if
-// branches are wanted.
+// newGraph returns the graph of a function, with critical edges as nodes if branches
+// is set.
 func newGraph(f *function, branches bool) *graph {
 	g := &graph{nodes: map[edge]int{}}
 	if branches {
@@ -94,8 +94,8 @@ func (g *graph) link(from, to int) {
 	g.preds[to] = append(g.preds[to], from)
 }
 
-// leaveLoops links what has no way to the exit to it, so that nothing is
-// concluded from what should come after.
+// leaveLoops links nodes that cannot reach the exit to it, so that nothing is
+// concluded from what would come after them.
 func (g *graph) leaveLoops() {
 	leaves := make([]bool, g.exit+1)
 	for _, n := range reachable(g.preds, g.exit) {

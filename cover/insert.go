@@ -11,17 +11,17 @@ import (
 
 var errFar = errors.New("with probes the function is too long for its jumps, which have 16 bits: leave the program out with Options.Skip")
 
-// An insertion makes the instructions of a function with its probes.
+// An insertion builds the instructions of a function with its probes.
 type insertion struct {
 	f     *function
 	out   asm.Instructions
 	head  []int // where jumps to each instruction land
 	place []int // where each instruction is
-	jump  []int // where each jump goes, as far as trampolines are concerned, or none
+	jump  []int // trampoline that each jump goes to, or none
 }
 
-// insert returns a function with the probes of a plan, numbered from offset, in
-// the bytes of counters.
+// insert returns the instructions of a function with the probes of a plan. The
+// probes set bytes of counters, from offset on.
 func insert(f *function, p *plan, counters asm.FDer, offset int) (asm.Instructions, error) {
 	onBlock := map[int]asm.Instructions{} // by the instruction that they precede
 	onEdge := map[edge]asm.Instructions{}
@@ -50,7 +50,8 @@ func insert(f *function, p *plan, counters asm.FDer, offset int) (asm.Instructio
 	return in.out, in.fixJumps()
 }
 
-// instructions returns a probe: it loads the address of its byte and sets it.
+// instructions returns the instructions of a probe, which load the address of its
+// byte and set the byte.
 func (p *probe) instructions(counters asm.FDer, n int) (asm.Instructions, error) {
 	load := asm.LoadMapValue(p.register, 0, uint32(n))
 	if err := load.AssociateMap(counters); err != nil {
@@ -63,9 +64,8 @@ func (p *probe) instructions(counters asm.FDer, n int) (asm.Instructions, error)
 	return insns, nil
 }
 
-// instruction adds an instruction behind its probe. What marks the place in the
-// program rather than the instruction moves to the probe: the symbol, the
-// function, and the line.
+// instruction adds an instruction after its probe. The metadata that marks the place
+// in the program moves to the probe: the symbol, the function, and the line.
 func (in *insertion) instruction(i int, probe asm.Instructions) {
 	ins := in.f.insns[i]
 	in.head[i], in.jump[i] = len(in.out), none
@@ -86,8 +86,7 @@ func (in *insertion) instruction(i int, probe asm.Instructions) {
 	in.out = append(in.out, ins)
 }
 
-// trampoline adds a probe that a jump passes on its way, at the end of the
-// function.
+// trampoline adds a probe at the end of the function, through which a jump passes.
 func (in *insertion) trampoline(b block, probe asm.Instructions) {
 	if probe == nil {
 		return
@@ -122,7 +121,7 @@ func (in *insertion) fixJumps() error {
 	return nil
 }
 
-// setJump has ins jump by a number of slots.
+// setJump makes ins jump by a number of slots.
 func setJump(ins *asm.Instruction, slots int) error {
 	*ins = ins.WithReference("")
 	switch {
@@ -139,7 +138,8 @@ func setJump(ins *asm.Instruction, slots int) error {
 // instrumentedKey marks the first instruction of a program with probes.
 type instrumentedKey struct{}
 
-// insertAll returns a program with the probes of the plans of its functions.
+// insertAll returns the instructions of a program with the probes of the plans of
+// its functions.
 func insertAll(list []*function, plans []*plan, counters asm.FDer, offset int) (asm.Instructions, error) {
 	var out asm.Instructions
 	for i, f := range list {

@@ -6,7 +6,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// registers is a set of registers, a bit each.
+// registers is a set of registers, one bit each.
 type registers uint16
 
 const (
@@ -20,8 +20,8 @@ func first(n int) registers { return registers(1<<(min(n, 5)+1)-1) &^ 1 }
 // lowest returns the register with the lowest number.
 func (s registers) lowest() asm.Register { return asm.Register(bits.TrailingZeros16(uint16(s))) }
 
-// helperArguments has the number of arguments of each helper, by its number.
-// There will be no more of them: kernels gain kfuncs now.
+// helperArguments has the number of arguments of each helper, one digit each. The
+// list is final: new kernels gain kfuncs instead of helpers.
 const helperArguments = "" +
 	"02423050055533002131442215435333231032322103231125" +
 	"43442435224224325454444443414102425513224431111115" +
@@ -32,10 +32,9 @@ const helperArguments = "" +
 // helper returns the number of the helper that ins calls.
 func helper(ins *asm.Instruction) asm.BuiltinFunc { return asm.BuiltinFunc(ins.Constant) }
 
-// liveness finds what each instruction of each function finds live: the
-// registers that it, or what runs after it, may read before writing them. It is
-// the least solution for all functions at once, since a call reads what its
-// function does.
+// liveness finds the registers that are live at each instruction of each function:
+// those that it, or what runs after it, may read before they are written. It solves
+// this for all functions at once, since a call reads what its function reads.
 func liveness(list []*function) {
 	called := make(map[string]*function, len(list))
 	for _, f := range list {
@@ -51,8 +50,8 @@ func liveness(list []*function) {
 	}
 }
 
-// propagate brings the function's registers up to date, and reports whether
-// those at its start changed.
+// propagate updates the live registers of the function, and reports whether those
+// at its start changed.
 func (f *function) propagate(called map[string]*function) bool {
 	before := f.live[0]
 	for changed := true; changed; {
@@ -80,7 +79,7 @@ func (f *function) propagateBlock(b *block, called map[string]*function) bool {
 	return live != before
 }
 
-// effect returns what ins may read, and what it writes in any case.
+// effect returns the registers that ins may read, and those that it always writes.
 func effect(ins *asm.Instruction, called map[string]*function) (reads, writes registers) {
 	dst, src := registers(1)<<ins.Dst, registers(1)<<ins.Src
 	switch op := ins.OpCode; op.Class() {
@@ -131,10 +130,10 @@ func aluEffect(ins *asm.Instruction) (reads, writes registers) {
 	return reads | dst, dst
 }
 
-// callReads returns the arguments that a call reads. For a function of the
-// program these are the ones that it does read, since compilers change the
-// arguments of static functions, and the ones that its prototype has, since the
-// verifier checks those of global functions.
+// callReads returns the registers of the arguments that a call reads. For a function
+// of the program these are the ones that it does read, since compilers change the
+// arguments of static functions, and the ones of its prototype, since the verifier
+// checks those of global functions.
 func callReads(ins *asm.Instruction, called map[string]*function) registers {
 	switch {
 	case ins.IsBuiltinCall():

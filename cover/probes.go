@@ -11,17 +11,17 @@ import (
 type plan struct {
 	graph  *graph
 	class  []int   // class of each node: the nodes of one run together
-	known  [][]int // per class, the classes one of which runs whenever it does, or nil
+	known  [][]int // for each class, classes of which one runs if and only if it does, or nil
 	probes []probe
 }
 
-// A probe is where a byte is set, with the help of a register that is dead.
+// A probe is a place where a byte is set, and the dead register that it uses.
 type probe struct {
 	class    int
 	node     int
 	before   int // instruction, if the node is a block
 	register asm.Register
-	clears   bool // the register after use
+	clears   bool // whether it clears the register after use
 }
 
 // choose plans the probes of a function that tell of the nodes which are wanted.
@@ -108,9 +108,9 @@ func (p *plan) neighbours(n int, side, implied []int) []int {
 	return known
 }
 
-// place finds where one of the nodes has a register for a probe: in the fewest
-// loops, then in a block rather than on an edge, and as early as possible. It
-// returns nil if none has.
+// place returns a probe for one of the nodes. It prefers a place in the fewest loops,
+// then a block to an edge, then the earliest. It returns nil if no node has a free
+// register.
 func place(f *function, g *graph, nodes []int) *probe {
 	nodes = slices.Clone(nodes)
 	slices.SortFunc(nodes, func(a, b int) int {
@@ -142,9 +142,10 @@ func rank(f *function, g *graph, n int) []int {
 	return []int{g.depth[n], onEdge, g.order[n]}
 }
 
-// dead returns a register that an instruction finds dead, and whether its block
-// writes it later. Such a register comes first: after the block nothing is left
-// of the probe. Registers that a function has to save for its caller come last.
+// dead returns a register that is dead at an instruction, and whether its block
+// writes it later. It prefers registers that the block writes, since the probe then
+// leaves no trace after the block. Registers that a function has to save for its
+// caller come last.
 func (f *function) dead(i, end int) (r asm.Register, written, ok bool) {
 	dead := ^f.live[i] & (1<<asm.R10 - 1)
 	if dead == 0 {

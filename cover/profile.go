@@ -10,8 +10,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// State is what a profile knows of a line, a function or a way out of a
-// condition.
+// State says whether a line, a function, a condition or a way out of it was reached.
 type State uint8
 
 // The states. Where several are known of the same thing, the greatest holds.
@@ -49,17 +48,17 @@ type covered struct {
 	states []State
 }
 
-// A recordKey is the same for the same code only.
+// A recordKey identifies the code of a function.
 type recordKey [sha256.Size]byte
 
-// A record is what a function's instructions tell of its source. Everything in
-// it that runs together is of one class, by number.
+// A record is what a function's instructions tell about its source. Parts that
+// always run together have the same class, which is a number.
 type record struct {
 	key      recordKey
 	name     string
 	classes  int
 	start    recordLine
-	lines    []recordLine // in the order of the instructions, none twice
+	lines    []recordLine // in the order of the instructions, without duplicates
 	branches []recordBranch
 }
 
@@ -78,9 +77,9 @@ type recordBranch struct {
 
 func hasLine(ins asm.Instruction) bool { return lineOf(&ins) != nil }
 
-// lineOf returns the line that begins at an instruction, or nil. What follows
-// it until the next line may belong to it, or to one that the compiler has
-// lost: so only the block of the instruction tells that the line ran.
+// lineOf returns the line that begins at an instruction, or nil. The instructions up
+// to the next line may belong to it, or to a line that the compiler has lost. So
+// only the block of the instruction itself tells that the line ran.
 func lineOf(ins *asm.Instruction) *btf.Line {
 	line, ok := ins.Source().(*btf.Line)
 	if !ok || line.FileName() == "" || line.LineNumber() == 0 {
@@ -165,8 +164,9 @@ func unknownRecord(spec *ebpf.ProgramSpec, sources *sources) *record {
 	return r.finish()
 }
 
-// setStart sets where the function begins, from where it ends. If that is
-// nowhere to be found, it begins with its first line in that file.
+// setStart sets where the function begins. It searches from the line where the
+// function ends. If it finds no definition, the function begins with its first line
+// in that file.
 func (r *record) setStart(end *btf.Line, class int, sources *sources) {
 	if len(r.lines) == 0 {
 		return
@@ -183,7 +183,7 @@ func (r *record) setStart(end *btf.Line, class int, sources *sources) {
 	r.start.class = class
 }
 
-// finish removes lines that are there twice, and sets the key.
+// finish removes duplicate lines, and sets the key.
 func (r *record) finish() *record {
 	seen := map[recordLine]bool{}
 	r.lines = slices.DeleteFunc(r.lines, func(l recordLine) bool {
@@ -195,7 +195,7 @@ func (r *record) finish() *record {
 	return r
 }
 
-// states returns what the bytes of its probes tell of each class.
+// states returns the state of each class, from the bytes of the probes.
 func (p *plan) states(seen []byte) []State {
 	states := make([]State, len(p.known))
 	done := make([]bool, len(p.known))
@@ -226,7 +226,7 @@ func (p *plan) states(seen []byte) []State {
 	return states
 }
 
-// add merges what is known of a function.
+// add merges the states of a function into the profile.
 func (p *Profile) add(r *record, states []State) {
 	if p.functions == nil {
 		p.functions = map[recordKey]*covered{}
@@ -241,7 +241,7 @@ func (p *Profile) add(r *record, states []State) {
 	}
 }
 
-// Merge adds what another profile knows: of the same programs, or of others.
+// Merge adds another profile to p. It may be of the same programs, or of others.
 func (p *Profile) Merge(other *Profile) {
 	for _, f := range other.functions {
 		p.add(f.record, f.states)

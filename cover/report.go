@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// lineEnd is a column after those that line information can have.
+// lineEnd is a column beyond those that line information can hold.
 const lineEnd = 1024
 
-// WriteGo writes the profile as go test -coverprofile does, in mode set. `go
-// tool cover -html` shows it on the C sources. Lines that are unknown are left
-// out, as are branches.
+// WriteGo writes the profile in the format of go test -coverprofile, in mode set.
+// go tool cover -html shows it in the C sources. WriteGo leaves out unknown lines,
+// and branches.
 func (p *Profile) WriteGo(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintln(out, "mode: set")
@@ -28,10 +28,9 @@ func (p *Profile) WriteGo(w io.Writer) error {
 	return out.Flush()
 }
 
-// WriteLCOV writes the profile in the format of lcov, with functions and
-// branches, for genhtml and the services that read it. Counts are 0 and 1. Of
-// the two ways of a branch, 0 is the jump and 1 goes on. What is unknown is left
-// out.
+// WriteLCOV writes the profile in the format of lcov, with functions and branches.
+// genhtml and many services read it. Counts are 0 and 1. Way 0 of a branch is the
+// jump, way 1 goes on. WriteLCOV leaves out what is unknown.
 func (p *Profile) WriteLCOV(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	for _, f := range p.Files() {
@@ -93,9 +92,9 @@ func hits(s State) int {
 	return 0
 }
 
-// WriteText writes a summary for people: each file with its functions, the
-// lines that were not reached, those that are unknown, and the conditions that
-// always went one way.
+// WriteText writes a summary for people: each file with its functions, the lines
+// that were not reached, the unknown lines, and the conditions that always went one
+// way.
 func (p *Profile) WriteText(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	var total Count
@@ -116,8 +115,7 @@ func (p *Profile) WriteText(w io.Writer) error {
 	return out.Flush()
 }
 
-// String returns the count as summaries have it, such as
-// "12 of 14 lines, 85.7 %".
+// String returns the count in words, such as "12 of 14 lines, 85.7 %".
 func (c Count) String() string {
 	known := c.Reached + c.NotReached
 	switch {
@@ -139,8 +137,8 @@ func writeTextFunction(out io.Writer, f Function) {
 	fmt.Fprintf(out, "\t%-24s %s\n", f.Name, what)
 }
 
-// writeTextLines writes the lines in a state as ranges, such as "3-5 9". A
-// range goes over lines without code.
+// writeTextLines writes the lines in a state as ranges, such as "3-5 9". A range may
+// include lines without code.
 func writeTextLines(out io.Writer, title string, lines []Line, state State) {
 	var ranges []string
 	for i := 0; i < len(lines); i++ {
@@ -200,7 +198,7 @@ func describe(f File, b Branch, way Way, jump bool) string {
 	return "never went on in " + b.Function
 }
 
-// short returns a path as it is read from the current directory.
+// short returns a path relative to the current directory.
 func short(path string) string {
 	here, err := os.Getwd()
 	if err != nil {

@@ -9,18 +9,18 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// sources finds the files that line information names, and functions in them.
+// sources finds the files that line information names, and the functions in them.
 type sources struct {
 	dir   string
 	found map[string]string   // path by name
-	text  map[string][]string // lines by path, none if the file cannot be read
+	text  map[string][]string // lines by path; empty if the file cannot be read
 }
 
 func newSources(dir string) *sources {
 	return &sources{dir, map[string]string{}, map[string][]string{}}
 }
 
-// line returns a line, without a place if it is nil.
+// line returns the record of a line, which has no place if line is nil.
 func (s *sources) line(line *btf.Line, class int) recordLine {
 	if line == nil {
 		return recordLine{class: class}
@@ -28,9 +28,9 @@ func (s *sources) line(line *btf.Line, class int) recordLine {
 	return recordLine{s.locate(line.FileName()), int(line.LineNumber()), class}
 }
 
-// definition returns where a function begins that ends at a line: where its name
-// stands above. Line information does not tell, since what a function begins
-// with may come from one that became part of it.
+// definition returns the line where a function begins, given the one where it ends:
+// the closest line above with its name. Line information does not tell, since the
+// first code of a function may come from an inlined one.
 func (s *sources) definition(name string, end recordLine) (line int, ok bool) {
 	text, ok := s.text[end.file]
 	if !ok {
@@ -57,7 +57,7 @@ func (s *sources) locate(name string) string {
 	return path
 }
 
-// locate returns where a file is that a compiler has named: an absolute path,
+// locate returns the path of a file that a compiler has named. The path is absolute,
 // unless the current directory cannot be found.
 func locate(dir, name string) string {
 	path := filepath.Clean(name)

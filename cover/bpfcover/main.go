@@ -3,18 +3,18 @@
 //	PROGRUN_COVERDIR=/tmp/cover go test ./...
 //	go run github.com/progrun/progrun/cover/bpfcover [flags] /tmp/cover
 //
-// It merges what the processes have left in the folders that it is given, and
-// prints a summary: files, functions, the lines that were not reached, and the
-// conditions that always went one way.
+// It merges the profiles in the given folders, and prints a summary: files,
+// functions, the lines that were not reached, and the conditions that always went
+// one way.
 //
 // The flags are:
 //
 //	-go file
 //		write a profile that go tool cover -html shows
 //	-lcov file
-//		write a profile for genhtml and whatever else reads the format of lcov
+//		write a profile in the format of lcov, which genhtml and others read
 //	-q
-//		print only the last line of the summary, the total
+//		print only the total, the last line of the summary
 package main
 
 import (
@@ -46,7 +46,7 @@ func main() {
 	}
 }
 
-// report merges the folders and writes what is asked for.
+// report merges the profiles of the folders, and writes the requested reports.
 func report(out io.Writer, folders []string, goFile, lcovFile string, quiet bool) error {
 	whole := &cover.Profile{}
 	for _, folder := range folders {
