@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// supported reports whether the operating system has BPF_PROG_RUN at all.
+// supported says whether the operating system has BPF_PROG_RUN at all.
 const supported = true
 
 // progRun makes the system call. It is small enough for the compiler to inline. The

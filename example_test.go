@@ -23,7 +23,7 @@ var (
 	ipv4 = append([]byte{0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x08, 0x00, 0x45}, make([]byte, 45)...)
 )
 
-// load stands for however you load your programs.
+// load loads a program. Your own programs may come from an object file.
 func load(spec *ebpf.ProgramSpec) *ebpf.Program {
 	spec.License = "Dual MIT/GPL"
 	prog, err := ebpf.NewProgram(spec)
@@ -71,7 +71,7 @@ func ExampleXDP() {
 }
 
 func ExampleTC() {
-	// Shoots what has the mark 7, and gives everything the priority 5.
+	// Shoots packets with mark 7, and sets the priority of every packet to 5.
 	prog := load(&ebpf.ProgramSpec{
 		Type: ebpf.SchedCLS,
 		Instructions: asm.Instructions{
@@ -111,7 +111,7 @@ func ExampleSocketFilter() {
 }
 
 func ExampleCGroupSKB() {
-	// Allows what has the mark 7.
+	// Allows packets with mark 7.
 	prog := load(&ebpf.ProgramSpec{
 		Type: ebpf.CGroupSKB,
 		Instructions: asm.Instructions{
@@ -163,7 +163,7 @@ func ExampleLWT() {
 }
 
 func ExampleFlowDissector() {
-	// Takes everything for UDP behind an IPv4 header without options.
+	// Treats every packet as UDP after an IPv4 header without options.
 	prog := load(&ebpf.ProgramSpec{
 		Type:       ebpf.FlowDissector,
 		AttachType: ebpf.AttachFlowDissector,
@@ -303,8 +303,8 @@ func ExampleStructOps() {
 	// Output: 42 5
 }
 
-// A program that is attached to bpf_fentry_test1 runs; it counts its runs in a
-// map, say.
+// The program runs if it is attached to bpf_fentry_test1. It may count its runs in a
+// map.
 func ExampleTracing() {
 	prog := load(&ebpf.ProgramSpec{
 		Type:         ebpf.Tracing,
@@ -324,7 +324,7 @@ func ExampleTracing() {
 	}
 }
 
-// What the typed requests have no field for.
+// Raw sets a field of the attr that the typed requests do not have.
 func ExampleRaw() {
 	prog := dropARP()
 	defer prog.Close()
@@ -338,7 +338,7 @@ func ExampleRaw() {
 	// Output: XDP_DROP 60
 }
 
-// The first packet that is dropped ends the loop, and can be kept.
+// The loop ends at the first packet that is dropped, whose result stays valid.
 func ExampleBatch() {
 	prog := dropARP()
 	defer prog.Close()
@@ -358,10 +358,10 @@ func ExampleBatch() {
 	// Output: 2 XDP_DROP 60
 }
 
-// A batch of requests has a context beside each packet. An error is that of one
-// input, and KeepGoing runs the others.
+// In a batch of requests, each packet has a context of its own. With KeepGoing, an
+// error of one input does not end the batch.
 func ExampleBatch_requests() {
-	// Shoots what has the mark 7.
+	// Shoots packets with mark 7.
 	prog := load(&ebpf.ProgramSpec{
 		Type: ebpf.SchedCLS,
 		Instructions: asm.Instructions{
@@ -396,7 +396,7 @@ func ExamplePackets() {
 	prog := dropARP()
 	defer prog.Close()
 
-	// All that is the same for each packet stands in the request.
+	// The request has all that is the same for each packet.
 	requests := progrun.Packets(progrun.XDP{IngressIfindex: 1, NoOutput: true}, slices.Values([][]byte{arp, ipv4}))
 	for res, err := range progrun.Batch(prog, requests, nil) {
 		if err != nil {
@@ -409,7 +409,7 @@ func ExamplePackets() {
 	// 2 XDP_PASS
 }
 
-// One loop for programs of any type that take packets.
+// One loop runs programs of any type that takes packets.
 func ExampleAny() {
 	filter := load(&ebpf.ProgramSpec{
 		Type:         ebpf.SocketFilter,
@@ -447,7 +447,7 @@ func ExampleMeasure() {
 	// Output: false true true true
 }
 
-// Timings of several packets add up to one.
+// Add merges the timings of several packets into one.
 func ExampleTiming_Add() {
 	prog := dropARP()
 	defer prog.Close()
@@ -468,7 +468,7 @@ func ExampleTiming_Add() {
 	// Output: true
 }
 
-// What the kernel does not look at for a type of program can be asked for.
+// Ignored finds the fields that the kernel ignores for a program type.
 func ExampleRaw_Ignored() {
 	raw := progrun.Raw{DataIn: ipv4, CPU: 3}
 	fmt.Println(raw.Ignored(ebpf.XDP), raw.Ignored(ebpf.RawTracepoint))
@@ -476,7 +476,7 @@ func ExampleRaw_Ignored() {
 }
 
 func ExampleLive() {
-	// Drops all: nothing leaves the machine.
+	// Drops every frame, so that nothing leaves the machine.
 	prog := load(&ebpf.ProgramSpec{
 		Type:         ebpf.XDP,
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, int32(progrun.XDPDrop)), asm.Return()},
@@ -493,8 +493,7 @@ func ExampleLive() {
 	// Output: 1000 0
 }
 
-// Every call with a Repeat pays for the XDP dispatcher, unless the program is
-// held meanwhile.
+// Without a Hold, each call with a Repeat above 1 pays for the XDP dispatcher.
 func ExampleNewHold() {
 	prog := dropARP()
 	defer prog.Close()
@@ -517,7 +516,7 @@ func ExampleNewHold() {
 	// 1000 XDP_DROP
 }
 
-// What depends on the kernel can be asked for, rather than told from its version.
+// Ask for a feature instead of deriving it from the kernel's version.
 func ExampleHaveXDPLinearSize() {
 	switch err := progrun.HaveXDPLinearSize(); {
 	case err == nil:

@@ -67,7 +67,7 @@ var (
 
 const tooManyFragments = "the packet needs more fragments than a packet has (17 unless the kernel was built with more)"
 
-// attrRules are checked before the kernel looks at the program:
+// attrRules returns the rules that the kernel checks before it looks at the program:
 // bpf_check_uarg_tail_zero, CHECK_ATTR and bpf_prog_test_run in
 // kernel/bpf/syscall.c.
 func attrRules() []rule {
@@ -90,7 +90,7 @@ func attrRules() []rule {
 	}
 }
 
-// copyRules are those of the functions with which all handlers copy data and
+// copyRules returns the rules of the functions with which all handlers copy data and
 // contexts in and out, such as bpf_ctx_init and bpf_test_finish.
 func copyRules() []rule {
 	return []rule{
@@ -121,7 +121,7 @@ func copyRules() []rule {
 // pageHere returns the size of a page in words.
 func pageHere(*call) string { return fmt.Sprintf(", %d bytes here", pageSize) }
 
-// skbRules are those of bpf_prog_test_run_skb in net/bpf/test_run.c.
+// skbRules returns the rules of bpf_prog_test_run_skb in net/bpf/test_run.c.
 func skbRules() []rule {
 	var (
 		data           number = func(c *call) uint32 { return c.skb().data }
@@ -256,7 +256,7 @@ func (c *call) skbLinear() uint32 {
 // etherType returns the EtherType of the packet.
 func (c *call) etherType() uint16 { return binary.BigEndian.Uint16(c.head[12:]) }
 
-// xdpRules are those of bpf_prog_test_run_xdp in net/bpf/test_run.c.
+// xdpRules returns the rules of bpf_prog_test_run_xdp in net/bpf/test_run.c.
 func xdpRules() []rule {
 	var (
 		dataMeta number = func(c *call) uint32 { return c.xdp().dataMeta }
@@ -390,7 +390,7 @@ func liveTooLarge(c *call) bool {
 	return c.dataSizeIn > m && c.dataSizeIn-m > largestLive(c.fd(), m)
 }
 
-// flowDissectorRules are those of bpf_prog_test_run_flow_dissector in
+// flowDissectorRules returns the rules of bpf_prog_test_run_flow_dissector in
 // net/bpf/test_run.c.
 func flowDissectorRules() []rule {
 	settable := flowKeys{flags: ^uint32(0)}
@@ -410,7 +410,8 @@ func flowDissectorRules() []rule {
 	}
 }
 
-// skLookupRules are those of bpf_prog_test_run_sk_lookup in net/bpf/test_run.c.
+// skLookupRules returns the rules of bpf_prog_test_run_sk_lookup in
+// net/bpf/test_run.c.
 func skLookupRules() []rule {
 	var (
 		family    number = func(c *call) uint32 { return c.skLookup().family }
@@ -451,7 +452,7 @@ func skLookupRules() []rule {
 	}
 }
 
-// netfilterRules are those of bpf_prog_test_run_nf in net/bpf/test_run.c.
+// netfilterRules returns the rules of bpf_prog_test_run_nf in net/bpf/test_run.c.
 func netfilterRules() []rule {
 	var family number = func(c *call) uint32 { return uint32(c.nfState().pf) }
 	settable := nfHookState{hook: 0xff, pf: 0xff, padding: filled[[6]uint8]()}
@@ -495,7 +496,7 @@ func netfilterRules() []rule {
 // its IP header. LOCAL_OUT is also the hook of a call without a context.
 func (c *call) localOut() bool { return !c.hasCtx() || c.nfState().hook == nfLocalOut }
 
-// rawTracepointRules are those of bpf_prog_test_run_raw_tp in
+// rawTracepointRules returns the rules of bpf_prog_test_run_raw_tp in
 // net/bpf/test_run.c.
 func rawTracepointRules() []rule {
 	toCPU := func(c *call) bool { return c.flags&testRunOnCPU != 0 }
@@ -526,7 +527,7 @@ func argsValue(c *call) string {
 	return arguments(int(c.ctxSizeIn / 8))
 }
 
-// tracingRules are those of bpf_prog_test_run_tracing in net/bpf/test_run.c.
+// tracingRules returns the rules of bpf_prog_test_run_tracing in net/bpf/test_run.c.
 func tracingRules() []rule {
 	return []rule{
 		noFlags,
@@ -539,7 +540,7 @@ func tracingRules() []rule {
 	}
 }
 
-// syscallRules are those of bpf_prog_test_run_syscall in net/bpf/test_run.c.
+// syscallRules returns the rules of bpf_prog_test_run_syscall in net/bpf/test_run.c.
 func syscallRules() []rule {
 	return []rule{
 		noDataIn,
@@ -559,7 +560,7 @@ func syscallRules() []rule {
 	}
 }
 
-// structOpsRules are those of bpf_struct_ops_test_run in
+// structOpsRules returns the rules of bpf_struct_ops_test_run in
 // net/bpf/bpf_dummy_struct_ops.c.
 func structOpsRules() []rule {
 	return []rule{

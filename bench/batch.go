@@ -12,17 +12,17 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// inputs are the packets of a batch: many, so that the workers have begun long
-// before the end. How it is with fewer is measured as a growth.
+// inputs is the number of packets of a batch. There are many, so that the workers
+// start long before the end. byInputs measures fewer.
 const inputs = 100_000
 
-// Batches by several workers, and how the two floors are told apart.
+// Batches by several workers, and the name of the floor with as many goroutines.
 const (
 	byTwo   = "progrun-2-workers"
 	byGoTwo = "go-2-goroutines"
 )
 
-// batches are the cases of many packets.
+// batches returns the points of batches of many packets.
 func (b *bench) batches() ([]point, error) {
 	prog, err := b.load(returns(ebpf.XDP, xdpPass))
 	if err != nil {
@@ -90,7 +90,8 @@ func batchBy(by string, prog *ebpf.Program, packets [][]byte, verdictOnly bool, 
 	})
 }
 
-// floorBatch is the floor of a batch: one attr in which only the packet changes.
+// floorBatch makes the calls of a batch's floor: one attr in which only the packet
+// changes.
 func floorBatch(prog *ebpf.Program, packets iter.Seq[[]byte], out int) error {
 	ctx := &xdpMD{DataEnd: packetSize}
 	j := job{prog: prog, out: out}
@@ -108,7 +109,7 @@ func floorBatch(prog *ebpf.Program, packets iter.Seq[[]byte], out int) error {
 	return nil
 }
 
-// manyPackets are n packets, each in memory of its own.
+// manyPackets returns n packets, each in memory of its own.
 func manyPackets(n int) [][]byte {
 	packets := make([][]byte, n)
 	for i := range packets {
@@ -117,7 +118,8 @@ func manyPackets(n int) [][]byte {
 	return packets
 }
 
-// cycle gives n packets, beginning again where there are not as many.
+// cycle returns an iterator over n packets. It starts again at the first one if there
+// are fewer.
 func cycle(packets [][]byte, n int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for n > 0 {
@@ -149,9 +151,8 @@ func inParallel(goroutines int, f func() error) error {
 	return nil
 }
 
-// elsewhere has the turns of contenders run on a goroutine that is free to
-// move: handing work over costs one that is locked to its thread a switch of
-// threads.
+// elsewhere makes the turns of contenders run on a goroutine that is free to move. A
+// goroutine that is locked to its thread pays a switch of threads for each hand-over.
 func elsewhere(points []point) []point {
 	for _, p := range points {
 		for i, c := range p.contenders {

@@ -13,8 +13,8 @@ const (
 	// ample is an output buffer into which the kernel can write directly,
 	// whatever a program did to the packet.
 	ample = 32 << 10
-	// scratchSize is that of the buffer which progrun lends to requests
-	// without one: 46 pages, the headroom of XDP, and a page.
+	// scratchSize is the size of the buffer that progrun lends to requests without
+	// one: 46 pages, the headroom of XDP, and a page.
 	scratchSize = 47*4096 + 256
 )
 
@@ -24,14 +24,14 @@ type runCase struct {
 	progrun func() error
 	floor   job
 	cilium  func() error
-	plain   func() error // cilium/ebpf without the context that progrun hands back
-	fresh   bool         // the output is allocated
+	plain   func() error // cilium/ebpf without the context that progrun returns
+	fresh   bool         // whether the output is allocated
 }
 
 // byPlain is cilium/ebpf asked for the packet alone.
 const byPlain = "cilium-packet-only"
 
-// calls are the cases of one run of a 64-byte packet.
+// calls returns the points of one run of a 64-byte packet.
 func (b *bench) calls() ([]point, error) {
 	var cases []runCase
 	for _, f := range []func() ([]runCase, error){
@@ -51,8 +51,9 @@ func (b *bench) calls() ([]point, error) {
 	return points, nil
 }
 
-// callPoint lines a case up with its floors and peers. Targets are ratios to the
-// floors: what a peer adds to the system call moves with the machine.
+// callPoint returns the point of a case, with its floors and peers. Targets are
+// ratios to the floors, since what a peer adds to the system call varies with the
+// machine.
 func (b *bench) callPoint(c runCase) point {
 	p := point{name: c.name, contenders: []contender{each(byProgrun, c.progrun), goFloor(c.floor)}}
 	p.contenders = append(p.contenders, b.c.cFloor(c.floor)...)
@@ -73,8 +74,8 @@ func (b *bench) callPoint(c runCase) point {
 	return p
 }
 
-// runs makes a case's function of cilium/ebpf's Run. It cuts DataOut to what
-// the kernel wrote, so that each run needs the whole again.
+// runs returns a case's function for cilium/ebpf's Run. Run cuts DataOut to what the
+// kernel wrote, so the function restores it before each run.
 func runs(prog *ebpf.Program, opts ebpf.RunOptions) func() error {
 	out := opts.DataOut
 	return func() error {
@@ -122,7 +123,7 @@ func (b *bench) xdpCases() ([]runCase, error) {
 	}, nil
 }
 
-// skbRequests are the ways to run a program of the skb family.
+// skbRequests has the ways to run a program of the skb family.
 type skbRequests struct{ verdict, reused, snug, fresh, contexts func() error }
 
 func (b *bench) tcCases() ([]runCase, error) {
@@ -161,7 +162,7 @@ func (b *bench) socketFilterCases() ([]runCase, error) {
 	}), nil
 }
 
-// skbInput is what goes in where contexts do.
+// skbInput is the context that goes in, in cases with contexts.
 var skbInput = progrun.SKB{Mark: 7, Priority: 5, CB: [5]uint32{1, 2, 3, 4, 5}, TStampNS: 1000, WireLen: 100}
 
 func skbCases(name string, prog *ebpf.Program, packet []byte, q skbRequests) []runCase {

@@ -61,7 +61,7 @@ type flowKeys struct {
 	FlowLabel                             [4]byte
 }
 
-// bytesOf is a context as the kernel reads it.
+// bytesOf returns a context as the kernel reads it.
 func bytesOf(ctx any) []byte {
 	b, err := binary.Append(nil, binary.NativeEndian, ctx)
 	if err != nil {
@@ -70,9 +70,9 @@ func bytesOf(ctx any) []byte {
 	return b
 }
 
-// frame is a packet of n bytes for no one: its destination is a MAC address
-// that no interface here has. It is UDP over IPv4 in a documentation network,
-// with no checksum in UDP.
+// frame returns a packet of n bytes. Its destination is a MAC address that no
+// interface here has. It is UDP over IPv4 in a documentation network, without a UDP
+// checksum.
 func frame(n int) []byte {
 	const ethLen, ipLen = 14, 20
 	b := make([]byte, n)
@@ -89,7 +89,7 @@ func frame(n int) []byte {
 	return b
 }
 
-// checksum is that of an IPv4 header whose own is 0.
+// checksum returns the checksum of an IPv4 header whose own checksum is 0.
 func checksum(header []byte) uint16 {
 	var sum uint32
 	for i := 0; i < len(header); i += 2 {

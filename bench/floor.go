@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// job is what one call asks of the kernel. Sizes are those that progrun tells
-// it for the same request, so that the kernel has the same work.
+// job is what one call asks of the kernel. It has the sizes that progrun passes for
+// the same request, so that the kernel has the same work.
 type job struct {
 	prog    *ebpf.Program
 	packet  []byte
@@ -29,7 +29,7 @@ type job struct {
 	repeat  uint32
 	flags   uint32
 	batch   uint32
-	callRun uint32 // runs or frames that a call counts as; 0 is one call
+	callRun uint32 // runs or frames for which a call counts; 0 means one
 }
 
 // attr is the part of union bpf_attr that the command uses.
@@ -47,7 +47,7 @@ type attr struct {
 // Pointers in an attr have 64 bits: this does not build for other machines.
 var _ = [1]struct{}{}[unsafe.Sizeof(attr{})-80]
 
-// attr fills in all that does not change from call to call.
+// attr returns an attr with all that does not change from call to call.
 func (j job) attr() *attr {
 	return &attr{
 		progFD: uint32(j.prog.FD()),
@@ -66,8 +66,8 @@ func pointer(b []byte) unsafe.Pointer {
 	return unsafe.Pointer(unsafe.SliceData(b))
 }
 
-// call is the whole floor: one system call. The sizes are set anew because the
-// kernel overwrites them.
+// call makes one system call, which is the whole floor. It sets the sizes again
+// because the kernel overwrites them.
 func (a *attr) call(out, ctxOut uint32) error {
 	a.dataSizeOut, a.ctxSizeOut = out, ctxOut
 	if _, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_RUN, uintptr(unsafe.Pointer(a)), unsafe.Sizeof(*a)); errno != 0 {
@@ -76,7 +76,7 @@ func (a *attr) call(out, ctxOut uint32) error {
 	return nil
 }
 
-// goFloor is the floor of Go: an attr filled in beforehand, and unix.Syscall.
+// goFloor returns the floor of Go: an attr filled in beforehand, and unix.Syscall.
 func goFloor(j job) contender {
 	a := j.attr()
 	out, ctxOut := uint32(j.out), uint32(j.ctxOut)
@@ -94,9 +94,9 @@ func goFloor(j job) contender {
 	})}
 }
 
-// blockSignals keeps the Go runtime's signals from cutting repeats short, on
-// the calling thread, until what it returns is called. It is outside of what is
-// measured: progrun does the same for each call.
+// blockSignals keeps the Go runtime's signals from cutting repeats short on the
+// calling thread, until the function that it returns is called. It is not part of
+// what is measured, although progrun does the same for each call.
 func blockSignals() (restore func()) {
 	var all, old unix.Sigset_t
 	for i := range all.Val {
@@ -106,7 +106,7 @@ func blockSignals() (restore func()) {
 	return func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) }
 }
 
-// counting turns a function of calls into one of runs, where a call has many.
+// counting turns a function that makes calls into one that counts the runs of these.
 func (j job) counting(f func(calls int) (time.Duration, error)) func(int) (time.Duration, error) {
 	if j.callRun < 2 {
 		return f
@@ -117,8 +117,8 @@ func (j job) counting(f func(calls int) (time.Duration, error)) func(int) (time.
 //go:embed floor.c
 var floorSource []byte
 
-// cLoop is a child process that makes calls in a C loop. A nil one is for
-// machines without a compiler.
+// cLoop is a child process that makes calls in a C loop. It is nil on machines
+// without a compiler.
 type cLoop struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
@@ -157,7 +157,7 @@ func startCLoop() (*cLoop, error) {
 	return c, c.cmd.Start()
 }
 
-// compiler finds the machine's C compiler.
+// compiler returns the path of the machine's C compiler.
 func compiler() (string, error) {
 	for _, name := range []string{os.Getenv("CC"), "cc", "gcc", "clang"} {
 		if path, err := exec.LookPath(name); name != "" && err == nil {
@@ -176,7 +176,7 @@ func (c *cLoop) stop() error {
 	return c.cmd.Wait()
 }
 
-// cFloor is the floor of C, or nothing where there is none.
+// cFloor returns the floor of C, or no contender if there is no compiler.
 func (c *cLoop) cFloor(j job) []contender {
 	if c == nil {
 		return nil
@@ -184,7 +184,7 @@ func (c *cLoop) cFloor(j job) []contender {
 	return []contender{{by: byC, run: j.counting(func(n int) (time.Duration, error) { return c.do(j, n) })}}
 }
 
-// do has the child make n calls, and gives the time that they took there.
+// do makes the child make n calls, and returns the time that they took there.
 func (c *cLoop) do(j job, n int) (time.Duration, error) {
 	info, err := j.prog.Info()
 	if err != nil {
@@ -213,7 +213,7 @@ func (c *cLoop) do(j job, n int) (time.Duration, error) {
 	return time.Duration(answer), nil
 }
 
-// compilerVersion is the first line that the compiler says about itself.
+// compilerVersion returns the first line of the compiler's version.
 func compilerVersion() string {
 	cc, err := compiler()
 	if err != nil {

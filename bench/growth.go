@@ -7,15 +7,15 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// ofFloor is the claim of a step: no target for one, since what matters is that
-// it does not grow.
+// ofFloor is the claim of a step. It has no target, since what matters is that the
+// ratio does not grow.
 var ofFloor = []claim{{label: "of the Go floor", of: byProgrun, over: byGo}}
 
 // sizes are packets up to the largest of a kernel with pages of 4 KiB: 3,520
 // bytes are linear, and fragments of a page each follow.
 var sizes = []int{64, 256, 1024, 1500, 3520, 3521, 9000, 16384, 32768, 65536, 73152}
 
-// bySize is how the cost of XDP grows with the packet.
+// bySize measures how the cost of XDP grows with the packet.
 func (b *bench) bySize() ([]point, error) {
 	prog, err := b.load(returns(ebpf.XDP, xdpPass))
 	if err != nil {
@@ -43,7 +43,7 @@ func (b *bench) bySize() ([]point, error) {
 	return points, nil
 }
 
-// step is a point on the way of a growth. The format puts x in words.
+// step returns a point of a growth. format puts x in words.
 func step(series string, x int, format string, contenders ...contender) point {
 	return point{
 		name: series + ", " + fmt.Sprintf(format, x), series: series, x: float64(x),
@@ -51,7 +51,7 @@ func step(series string, x int, format string, contenders ...contender) point {
 	}
 }
 
-// byInputs is how the cost of an input changes with their number.
+// byInputs measures how the cost of an input changes with the number of inputs.
 func (b *bench) byInputs() ([]point, error) {
 	prog, err := b.load(returns(ebpf.XDP, xdpPass))
 	if err != nil {
@@ -63,7 +63,7 @@ func (b *bench) byInputs() ([]point, error) {
 		if n > b.most(1_000_000) {
 			break
 		}
-		// A batch of few is made again and again.
+		// A small batch is repeated.
 		total := max(n, 1000)
 		again := func(by string, f func(int) error) contender {
 			return timed(by, func(int) error {
@@ -94,7 +94,7 @@ func (b *bench) byInputs() ([]point, error) {
 	return points, nil
 }
 
-// most is the end of a growth: quick runs end a step or two before.
+// most returns the end of a growth. Quick runs end a step or two earlier.
 func (b *bench) most(n int) int {
 	if b.quick {
 		return n / 10
@@ -102,7 +102,7 @@ func (b *bench) most(n int) int {
 	return n
 }
 
-// byGoroutines is how calls go with many goroutines that make them.
+// byGoroutines measures calls by many goroutines at once.
 func (b *bench) byGoroutines() ([]point, error) {
 	prog, err := b.load(returns(ebpf.XDP, xdpPass))
 	if err != nil {

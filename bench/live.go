@@ -28,9 +28,9 @@ type liveCase struct {
 	name    string
 	spec    *ebpf.ProgramSpec
 	ifindex int
-	faster  float64 // than the C loop that pays for the dispatcher, and Run; 0 if not said
-	sends   bool    // frames should arrive at the far end
-	stack   bool    // frames cost what the network stack does with them
+	faster  float64 // target of the ratio to Run, and to the C loop that pays for the dispatcher; 0 for none
+	sends   bool    // whether frames should arrive at the far end
+	stack   bool    // whether the network stack's work dominates the cost
 }
 
 func (b *bench) liveCases() []liveCase {
@@ -42,7 +42,7 @@ func (b *bench) liveCases() []liveCase {
 	}
 }
 
-// live are the cases of live frames.
+// live returns the points of live frames on one CPU.
 func (b *bench) live() ([]point, error) {
 	var points []point
 	for _, c := range b.liveCases() {
@@ -55,8 +55,8 @@ func (b *bench) live() ([]point, error) {
 	return points, nil
 }
 
-// liveFrames is how many frames make a turn: a few calls of the peers, the
-// first of which pays no more than the others.
+// liveFrames returns how many frames make a turn: those of a few calls of the peers,
+// each of which pays for the dispatcher.
 func (b *bench) liveFrames() int {
 	if b.quick {
 		return oneCall
@@ -64,7 +64,7 @@ func (b *bench) liveFrames() int {
 	return 8 * oneCall
 }
 
-// livePoint lines up the ways to send frames from one CPU.
+// livePoint returns the point with the ways to send frames from one CPU.
 func (b *bench) livePoint(c liveCase) (point, error) {
 	free, err := b.load(c.spec)
 	if err != nil {
@@ -104,8 +104,8 @@ func (b *bench) livePoint(c liveCase) (point, error) {
 	return p, nil
 }
 
-// liveBy is progrun with a worker on each of the CPUs. The time is that of the
-// whole Run, making and giving up its hold included.
+// liveBy returns progrun with a worker on each of the CPUs. The time is that of the
+// whole Run, including the time to make and release its hold.
 func (b *bench) liveBy(by string, prog *ebpf.Program, ifindex int, cpus ...int) contender {
 	return timed(by, func(n int) error {
 		stats, err := progrun.Live{
@@ -134,7 +134,7 @@ func ciliumLive(prog *ebpf.Program, ifindex int) contender {
 	})
 }
 
-// liveFloor is a raw loop on each of the CPUs, of calls that are held.
+// liveFloor returns a raw loop on each of the CPUs. The program is held.
 func (b *bench) liveFloor(by string, prog *ebpf.Program, ifindex int, cpus ...int) contender {
 	const frames = oneCall / 2
 	j := job{prog: prog, packet: frame(packetSize), repeat: frames, flags: liveFrames, batch: liveBatch}
@@ -164,8 +164,8 @@ func (b *bench) liveFloor(by string, prog *ebpf.Program, ifindex int, cpus ...in
 	})
 }
 
-// liveWorkers compares two workers on two queues with one, and has raw loops do
-// the same: what two are short of twice one is the machine's.
+// liveWorkers compares two workers on two queues with one, and does the same with raw
+// loops. These show how far the machine itself keeps two from being twice as fast.
 func (b *bench) liveWorkers() ([]point, error) {
 	if len(b.cpus) < 2 {
 		return nil, nil
@@ -204,8 +204,8 @@ const (
 	byManyFramesC = "256-frames-c"
 )
 
-// heldCalls compares a held call of 256 frames with one of a single frame, and
-// has C do the same: what it is above one is the kernel's.
+// heldCalls compares a held call of 256 frames with one of a single frame, and does
+// the same in C. The ratio in C is the kernel's share.
 func (b *bench) heldCalls() ([]point, error) {
 	var points []point
 	for _, c := range b.liveCases() {

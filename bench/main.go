@@ -3,11 +3,10 @@
 //
 //	go run -C bench .
 //
-// prints tables, and writes them to results/ together with plots, a description
-// of the machine, and the figures in Go's benchmark format. It needs root, and
-// takes about ten minutes on a machine that should have nothing else to do, with
-// -quick about one. All packets stay in network namespaces that are gone with the
-// command.
+// prints tables. It writes them to results/, with plots, a description of the
+// machine, and the figures in Go's benchmark format. It needs root and an idle
+// machine, and takes about ten minutes, or one with -quick. All packets stay in
+// network namespaces that end with the command.
 package main
 
 import (
@@ -25,7 +24,7 @@ import (
 
 // section is a group of points that make a table.
 type section struct {
-	bench       string // in the names of benchmarks
+	bench       string // its part of the names of benchmarks
 	title, text string
 	points      func() ([]point, error)
 	plots       func([]result) []picture
@@ -72,7 +71,7 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-// prepare makes sense of the flags.
+// prepare checks the flags and derives the plan from them.
 func (b *bench) prepare(only string) (err error) {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unknown argument %q", flag.Arg(0))
@@ -94,8 +93,8 @@ func (b *bench) prepare(only string) (err error) {
 	return nil
 }
 
-// run measures everything on the calling thread, which it moves to the wire's
-// namespace and to one CPU: it must end afterwards.
+// run measures everything on the calling thread. It moves the thread to the wire's
+// namespace and to one CPU, so the thread must end afterwards.
 func (b *bench) run() (err error) {
 	if b.cpus, err = allowedCPUs(); err != nil {
 		return err
@@ -143,7 +142,7 @@ func (b *bench) runSections() error {
 	return nil
 }
 
-// runSection measures a section, prints it, and says which targets were missed.
+// runSection measures a section, prints it, and returns the targets that it missed.
 func (b *bench) runSection(s section) ([]string, error) {
 	b.held = make(map[*ebpf.Program]*progrun.Hold)
 	defer b.unload()
@@ -189,7 +188,7 @@ func (b *bench) load(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
 	return prog, nil
 }
 
-// unload ends what the section had.
+// unload closes what the section loaded.
 func (b *bench) unload() {
 	for _, end := range b.atEnd {
 		if err := end(); err != nil {
@@ -205,10 +204,10 @@ func (b *bench) unload() {
 	b.progs, b.atEnd = nil, nil
 }
 
-// none is for sections without a plot.
+// none returns no pictures, for sections without a plot.
 func none([]result) []picture { return nil }
 
-// sections are all there is to measure.
+// sections returns all sections, in the order of the report.
 func (b *bench) sections() []section {
 	return []section{
 		{"Call", "One call, 64-byte packet",
@@ -259,7 +258,7 @@ func (b *bench) sections() []section {
 	}
 }
 
-// free has the contenders of a section run on goroutines that are free to move.
+// free makes the contenders of a section run on goroutines that are free to move.
 func free(points func() ([]point, error)) func() ([]point, error) {
 	return func() ([]point, error) {
 		all, err := points()
@@ -267,7 +266,7 @@ func free(points func() ([]point, error)) func() ([]point, error) {
 	}
 }
 
-// timesFloor is the ratio to the Go floor.
+// timesFloor returns the ratio to the Go floor.
 func timesFloor(r result, by string) float64 {
 	ratio, _, ok := r.ratio(claim{of: by, over: byGo})
 	if !ok {
@@ -276,7 +275,7 @@ func timesFloor(r result, by string) float64 {
 	return ratio
 }
 
-// millionsPerSecond is the rate of operations.
+// millionsPerSecond returns the rate of operations, in millions per second.
 func millionsPerSecond(r result, by string) float64 {
 	ns, ok := r.nsPerOp(by)
 	if !ok {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Who does the calls. The names are also those in the benchmark results.
+// The names of contenders, which also appear in the benchmark results.
 const (
 	byProgrun = "progrun"
 	byGo      = "go"
@@ -22,13 +22,13 @@ const (
 // contender is one way to do an operation.
 type contender struct {
 	by string
-	// run does n operations and says how long they took.
+	// run does n operations and returns how long they took.
 	run func(n int) (time.Duration, error)
-	// once, if set, does one for counting allocations.
+	// once, if set, does one operation, whose allocations are counted.
 	once func() error
 }
 
-// each makes a contender of a function that does one operation.
+// each returns a contender from a function that does one operation.
 func each(by string, once func() error) contender {
 	return contender{by: by, once: once, run: func(n int) (time.Duration, error) {
 		begin := time.Now()
@@ -41,7 +41,7 @@ func each(by string, once func() error) contender {
 	}}
 }
 
-// timed makes a contender of a function that does n operations.
+// timed returns a contender from a function that does n operations.
 func timed(by string, f func(n int) error) contender {
 	return contender{by: by, run: func(n int) (time.Duration, error) {
 		begin := time.Now()
@@ -50,17 +50,17 @@ func timed(by string, f func(n int) error) contender {
 	}}
 }
 
-// point is one line of a table: contenders that do the same.
+// point is one row of a table: contenders that do the same.
 type point struct {
 	name       string  // in the table, such as "XDP, verdict only"
-	series     string  // of a step in a growth: what grows
-	x          float64 // and where the step stands
+	series     string  // what grows, if the point is a step of a growth
+	x          float64 // the place of the step
 	contenders []contender
 	claims     []claim
-	n          int // operations at a time; 0 is as many as take a slice
-	share      int // of the rounds, in percent, for turns that take long and need no warming up; 0 is all
-	allocs     int // that progrun may make in an operation
-	// received, if set, counts operations that arrived elsewhere.
+	n          int // operations in a turn; 0 means as many as take a slice
+	share      int // percentage of the rounds, for turns that take long and need no warming up; 0 means all
+	allocs     int // allocations that progrun may make in an operation
+	// received, if set, returns how many operations arrived elsewhere.
 	received func() (uint64, error)
 }
 
@@ -75,16 +75,16 @@ const (
 
 // claim is a ratio of two contenders' times, and what it should be.
 type claim struct {
-	label    string // the column's
+	label    string // label of the column
 	of, over string
 	sense    sense
 	target   float64
 }
 
-// result is what was measured of a point.
+// result is what was measured at a point.
 type result struct {
 	point
-	perOp map[string][]float64 // ns an operation in every round, by contender
+	perOp map[string][]float64 // nanoseconds per operation in every round, by contender
 	ops   int
 	alloc map[string]float64
 	note  string
@@ -93,12 +93,12 @@ type result struct {
 // plan is how thoroughly to measure.
 type plan struct {
 	only   *regexp.Regexp
-	rounds int           // of points whose operations are short
-	slice  time.Duration // that a contender has at a time
+	rounds int           // number of rounds of points whose operations are short
+	slice  time.Duration // time of a contender's turn
 	quick  bool
 }
 
-// roundsOf is how many rounds a point gets: those whose rounds take long get
+// roundsOf returns how many rounds a point gets. Points whose rounds take long get
 // fewer.
 func (p plan) roundsOf(pt point) int {
 	if pt.share > 0 {
@@ -107,9 +107,9 @@ func (p plan) roundsOf(pt point) int {
 	return p.rounds
 }
 
-// measure lets the contenders take turns. The machine may change its speed at
-// any time, so that only what was measured next to each other compares; who
-// begins a round changes from one to the next.
+// measure lets the contenders take turns. The machine may change its speed at any
+// time, so only neighbouring measurements can be compared. The contender that begins
+// changes from round to round.
 func (p plan) measure(pt point) (result, error) {
 	res := result{point: pt, ops: pt.n, perOp: make(map[string][]float64), alloc: make(map[string]float64)}
 	err := res.countAllocs()
@@ -163,8 +163,7 @@ func (r *result) countAllocs() (err error) {
 	return err
 }
 
-// turn is one contender's turn, after a few operations that bring it back into
-// the caches.
+// turn measures one contender, after a few operations that warm the caches.
 func (p plan) turn(c contender, n int, warm bool) (time.Duration, error) {
 	if warm && n >= 16 {
 		if _, err := c.run(n / 16); err != nil {
@@ -187,7 +186,7 @@ func (p plan) calibrate(c contender) (int, error) {
 	}
 }
 
-// nsPerOp is the median over the rounds.
+// nsPerOp returns the median over the rounds.
 func (r result) nsPerOp(by string) (float64, bool) {
 	ns, ok := r.perOp[by]
 	if !ok {
@@ -196,8 +195,8 @@ func (r result) nsPerOp(by string) (float64, bool) {
 	return quantile(ns, 0.5), true
 }
 
-// ratio is the median, over the rounds, of a claim's ratio, and half the
-// distance of the quartiles.
+// ratio returns the median of a claim's ratio over the rounds, and half the distance
+// between the quartiles.
 func (r result) ratio(c claim) (median, spread float64, ok bool) {
 	of, over := r.perOp[c.of], r.perOp[c.over]
 	if of == nil || over == nil {
@@ -210,7 +209,7 @@ func (r result) ratio(c claim) (median, spread float64, ok bool) {
 	return quantile(ratios, 0.5), (quantile(ratios, 0.75) - quantile(ratios, 0.25)) / 2, true
 }
 
-// met is whether a ratio is what its claim says.
+// met reports whether a ratio is what its claim says.
 func (c claim) met(ratio float64) bool {
 	switch c.sense {
 	case atMost:
@@ -221,7 +220,7 @@ func (c claim) met(ratio float64) bool {
 	return true
 }
 
-// goal is the target in signs, such as "≤ 1.10".
+// goal returns the target in signs, such as "≤ 1.10".
 func (c claim) goal() string {
 	switch c.sense {
 	case atMost:
@@ -244,7 +243,7 @@ func quantile(values []float64, q float64) float64 {
 	return sorted[low] + (at-float64(low))*(sorted[high]-sorted[low])
 }
 
-// slug makes a part of a benchmark's name.
+// slug returns a string as part of a benchmark's name.
 func slug(s string) string {
 	return strings.Trim(notInNames.ReplaceAllString(s, "-"), "-")
 }

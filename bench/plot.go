@@ -13,14 +13,14 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// picture is a plot and where it goes.
+// picture is a plot and the file that it goes to.
 type picture struct {
 	*plot.Plot
 	title, file   string
 	width, height vg.Length
 }
 
-// colors are told apart by people who see few of them, too (Okabe and Ito).
+// colors can be told apart by people with colour blindness too (Okabe and Ito).
 var colors = []color.Color{
 	color.RGBA{0x00, 0x72, 0xb2, 0xff}, color.RGBA{0xe6, 0x9f, 0x00, 0xff}, color.RGBA{0x00, 0x9e, 0x73, 0xff},
 	color.RGBA{0xcc, 0x79, 0xa7, 0xff}, color.RGBA{0xd5, 0x5e, 0x00, 0xff}, color.RGBA{0x56, 0xb4, 0xe9, 0xff},
@@ -38,7 +38,7 @@ func newPicture(file, title string) picture {
 
 func (p picture) save(path string) error {
 	canvas := vgsvg.New(p.width, p.height)
-	const margin = 10 // labels are a bit wider than they are thought to be
+	const margin = 10 // labels are a bit wider than their computed width
 	p.Draw(draw.Crop(draw.New(canvas), margin, -margin, margin, -margin))
 	f, err := os.Create(path)
 	if err != nil {
@@ -51,8 +51,8 @@ func (p picture) save(path string) error {
 	return f.Close()
 }
 
-// bars draws a group of horizontal bars for each result, the first on top: of
-// each contender what value says.
+// bars draws a group of horizontal bars for each result, the first on top. The bar of
+// a contender is as long as value says.
 func bars(file, title, axis string, results []result, by []string, value func(r result, by string) float64) []picture {
 	p := newPicture(file, title)
 	p.X.Label.Text = axis
@@ -93,8 +93,8 @@ func verticalGrid() *plotter.Grid {
 	return g
 }
 
-// lines draws a line for each contender of each series of steps.
-// Both axes are logarithmic, where what grows with x is straight.
+// lines draws a line for each contender of each series of steps. Both axes are
+// logarithmic, so linear growth is a straight line.
 func lines(file, title, xAxis, yAxis string, results []result) []picture {
 	p := newPicture(file, title)
 	p.X.Label.Text, p.Y.Label.Text = xAxis, yAxis
@@ -146,7 +146,7 @@ func lines(file, title, xAxis, yAxis string, results []result) []picture {
 	return []picture{p}
 }
 
-// seriesOf are the series of the steps, in their order.
+// seriesOf returns the series of the steps, in their order.
 func seriesOf(results []result) []string {
 	var names []string
 	for _, r := range results {

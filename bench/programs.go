@@ -13,8 +13,7 @@ const (
 	xdpTX   = 3
 )
 
-// returns is a program of two instructions: what is measured is the way there
-// and back.
+// returns returns a program of two instructions, so that the cost is that of the call.
 func returns(t ebpf.ProgramType, value int32) *ebpf.ProgramSpec {
 	spec := &ebpf.ProgramSpec{
 		Type:         t,
@@ -30,7 +29,7 @@ func returns(t ebpf.ProgramType, value int32) *ebpf.ProgramSpec {
 	return spec
 }
 
-// redirects is an XDP program that sends frames out of an interface.
+// redirects returns an XDP program that sends frames out of an interface.
 func redirects(ifindex int) *ebpf.ProgramSpec {
 	return &ebpf.ProgramSpec{
 		Type:    ebpf.XDP,

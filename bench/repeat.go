@@ -7,14 +7,14 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// The same with the program kept in the XDP dispatcher.
+// The same contenders with the program held in the XDP dispatcher.
 const (
 	byHeld   = "progrun-held"
 	byGoHeld = "go-held"
 	byCHeld  = "c-held"
 )
 
-// byBlocked is progrun on a thread whose signals the caller has blocked.
+// byBlocked is progrun on a thread whose signals the caller has already blocked.
 const byBlocked = "progrun-blocked"
 
 func blocked(prog *ebpf.Program, req progrun.TC) contender {
@@ -29,8 +29,8 @@ func blocked(prog *ebpf.Program, req progrun.TC) contender {
 	})
 }
 
-// repeats is how a call grows with its repeats: of XDP, whose calls pay for the
-// dispatcher unless the program is held, and of TC.
+// repeats measures how the time of a call grows with Repeat: of XDP, whose calls pay
+// for the dispatcher unless the program is held, and of TC.
 func (b *bench) repeats() ([]point, error) {
 	free, err := b.load(returns(ebpf.XDP, xdpPass))
 	if err != nil {

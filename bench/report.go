@@ -23,8 +23,8 @@ var titles = map[string]string{
 	byOneFrameC: "1 frame, C", byManyFramesC: "256 frames, C",
 }
 
-// table puts the results of a section in rows: the time of an operation by
-// each contender, then the ratios beside their targets.
+// table returns the results of a section in rows: the time of an operation by each
+// contender, then the ratios with their targets.
 func table(results []result) (head []string, rows [][]string) {
 	contenders, labels := columns(results)
 	head = []string{""}
@@ -52,7 +52,7 @@ func table(results []result) (head []string, rows [][]string) {
 	return head, rows
 }
 
-// columns are the contenders and the claims that any of the results has.
+// columns returns the contenders and the claims that any of the results has.
 func columns(results []result) (contenders, labels []string) {
 	for _, r := range results {
 		for _, c := range r.contenders {
@@ -83,7 +83,7 @@ func (r result) cell(by string) string {
 	return fmt.Sprintf("%.4g ns", ns)
 }
 
-// claimed is a ratio with its spread, its target, and a sign if it was missed.
+// claimed returns a ratio with its spread, its target, and a sign if it was missed.
 func (r result) claimed(label string) string {
 	i := slices.IndexFunc(r.claims, func(c claim) bool { return c.label == label })
 	if i < 0 {
@@ -119,7 +119,7 @@ func (r result) allocated() string {
 	return text
 }
 
-// misses names what missed its target.
+// misses returns the names of what missed its target.
 func misses(results []result) []string {
 	var all []string
 	for _, r := range results {
@@ -184,10 +184,10 @@ func writeBench(w io.Writer, s section, results []result) {
 	}
 }
 
-// writer collects the files of a run. A zero one writes none.
+// writer collects the files of a run. The zero writer writes none.
 type writer struct {
 	dir             string
-	machine         string // described in the host's network namespace, which has more to tell
+	machine         string // description of the machine, made in the host's network namespace
 	readme, results strings.Builder
 }
 
@@ -200,7 +200,7 @@ func (w *writer) begin() {
 	fmt.Fprintf(&w.results, "goos: %s\ngoarch: %s\npkg: github.com/progrun/progrun/bench\ncpu: %s\n", runtime.GOOS, runtime.GOARCH, cpuModel())
 }
 
-// add writes down a section.
+// add adds a section.
 func (w *writer) add(s section, results []result, notes []string) error {
 	if w.dir == "" {
 		return nil
@@ -243,7 +243,7 @@ func (w *writer) finish() error {
 	return nil
 }
 
-// machine describes where the run was, and how to make another.
+// machine returns a description of the machine, and how to repeat the run.
 func machine() string {
 	var uts unix.Utsname
 	_ = unix.Uname(&uts)
@@ -280,9 +280,10 @@ func jit() string {
 	return map[string]string{"0": "off", "1": "on", "2": "on, debugging"}[strings.TrimSpace(string(b))]
 }
 
-// gracePeriods is how the kernel waits for readers, as it does twice for a call
-// that takes a program into the XDP dispatcher and out again: tens of
-// milliseconds as a rule, less than one where it was told to hurry.
+// gracePeriods returns how the kernel waits for readers. It does so twice for a call
+// that adds a program to the XDP dispatcher and removes it again. That takes tens of
+// milliseconds as a rule, and less than one if the kernel was told to expedite grace
+// periods.
 func gracePeriods() string {
 	set := func(name string) bool {
 		b, err := os.ReadFile("/sys/kernel/" + name)
@@ -301,7 +302,7 @@ func cpuModel() string {
 	return "unknown " + runtime.GOARCH
 }
 
-// firstLine is what follows the first "key:" in a file of /proc.
+// firstLine returns what follows the first "key:" in a file of /proc.
 func firstLine(file, key string) string {
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -10,17 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wire is a veth pair between two network namespaces that have no name: they
-// are gone with the process, whatever happens. The far end drops every frame in
-// a native XDP program, without which a veth does not take XDP frames.
+// wire is a veth pair between two network namespaces without names, which end with
+// the process, whatever happens. The far end drops every frame in a native XDP
+// program, without which a veth does not accept XDP frames.
 type wire struct {
 	near, far int // file descriptors of the namespaces
 	ifindex   int // of the near end
 	drop      link.Link
 }
 
-// newWire moves the calling thread, whose goroutine must be locked to it for
-// good, into the near namespace.
+// newWire makes a wire, and moves the calling thread into the near namespace. The
+// goroutine must be locked to the thread for good.
 func newWire(drop *ebpf.Program, queues int) (*wire, error) {
 	w := new(wire)
 	var err error
@@ -87,7 +87,7 @@ func (w *wire) inFar(f func() error) error {
 	return err
 }
 
-// received is how many frames have reached the far end.
+// received returns how many frames have reached the far end.
 func (w *wire) received() (n uint64, err error) {
 	err = w.inFar(func() error {
 		l, err := netlink.LinkByName("far")
@@ -107,8 +107,8 @@ func (w *wire) close() {
 	unix.Close(w.far)
 }
 
-// onThread runs f on a thread of its own, which ends with it. It is not the
-// process's first thread, which cannot end.
+// onThread runs f on a thread of its own, which ends with f. It is never the process's
+// first thread, which cannot end.
 func onThread(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -123,7 +123,7 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// allowedCPUs are the CPUs that this process may use.
+// allowedCPUs returns the CPUs that this process may use.
 func allowedCPUs() ([]int, error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {

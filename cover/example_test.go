@@ -64,7 +64,7 @@ func ExampleInstrument() {
 	// total: 24 of 49 lines, 49.0 %
 }
 
-// The lines of a program that no test has reached can be asked for.
+// Files lists the functions, lines and branches that no run has reached.
 func ExampleProfile_Files() {
 	spec, err := loadLines()
 	if err != nil {
@@ -110,8 +110,8 @@ func ExampleProfile_Files() {
 	// lines.c:117 never jumped
 }
 
-// Every process of a test suite leaves its profile in a folder. The command
-// bpfcover does the same as this.
+// Each process of a test suite leaves its profile in a folder. ReadDir merges them,
+// as the command bpfcover does.
 func ExampleReadDir() {
 	dir, err := os.MkdirTemp("", "cover")
 	if err != nil {

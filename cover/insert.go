@@ -17,7 +17,7 @@ type insertion struct {
 	out   asm.Instructions
 	head  []int // where jumps to each instruction land
 	place []int // where each instruction is
-	jump  []int // trampoline that each jump goes to, or none
+	jump  []int // where the trampoline of each jump is, or none
 }
 
 // insert returns the instructions of a function with the probes of a plan. The

@@ -9,22 +9,22 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// Benchmark reports how long one run of prog takes for req, by the kernel's
-// clock: ns/op is without the system call. It is the whole of a benchmark, and
-// makes b.N runs in all:
+// Benchmark reports how long one run of prog takes for req, by the kernel's clock.
+// ns/op does not include the system call. Benchmark makes b.N runs, and is the whole
+// body of a benchmark function:
 //
 //	func BenchmarkFilter(b *testing.B) {
 //		progruntest.Benchmark(b, prog, progrun.XDP{Packet: packet})
 //	}
 //
-// A program that edits its packet or context would be timed on others from the
-// second run on. Benchmark then makes each run on a fresh packet, in a call of
-// its own, and says so in the benchmark's log; the time includes reading the
-// clock twice, some tens of nanoseconds.
+// If the program edits its packet or context, its second run would be on another
+// input. Benchmark then makes each run in a call of its own, on a fresh packet, and
+// says so in the benchmark's log. The time then includes reading the clock twice,
+// some tens of nanoseconds.
 //
-// Some thousand runs come before those, to find out. Repeat, Out and NoOutput
-// of req are not used. An XDP program is held meanwhile; see [progrun.NewHold].
-// Errors go to [Need].
+// To find out, Benchmark first makes some thousand runs that it does not count. It
+// ignores the Repeat, Out and NoOutput of req. It holds an XDP program; see
+// [progrun.Hold]. Errors go to [Need].
 func Benchmark[Q progrun.PacketRequest[Q, R], R any](b *testing.B, prog *ebpf.Program, req Q) {
 	b.Helper()
 	checkNetNS(b)
@@ -61,8 +61,8 @@ func Benchmark[Q progrun.PacketRequest[Q, R], R any](b *testing.B, prog *ebpf.Pr
 	b.ReportMetric(float64(total)/float64(b.N), "ns/op")
 }
 
-// repeater returns a function that runs req n times in one call, and returns
-// the mean time of a run. All requests that Measure takes have these fields.
+// repeater returns a function that runs req n times in one call, and returns the
+// mean time of a run. All requests that progrun.Measure takes have these fields.
 func repeater[Q progrun.PacketRequest[Q, R], R any](prog *ebpf.Program, req Q) func(n int) (time.Duration, error) {
 	var res R
 	of, in := reflect.ValueOf(&req).Elem(), reflect.ValueOf(&res).Elem()

@@ -1,7 +1,7 @@
-// Package progruntest helps to test BPF programs with progrun, as net/http/httptest
-// helps to test handlers: it loads programs, runs them, reads what they counted
-// and wrote, times them, and takes tests into network namespaces. What a test
-// opens is closed when it ends.
+// Package progruntest provides utilities for testing BPF programs with progrun, as
+// net/http/httptest does for HTTP handlers. It loads programs, runs them, reads what
+// they counted and wrote, times them, and runs tests in network namespaces. It
+// closes what a test opens when the test ends.
 //
 //	func TestDropsTelnet(t *testing.T) {
 //		spec, err := ebpf.LoadCollectionSpec("filter.o")
@@ -23,21 +23,23 @@
 //
 // # Skips
 //
-// Where the process lacks a privilege, or the kernel a feature, tests skip, and
-// say which; whatever else goes wrong fails them. [Need] has the rules. Ask for
-// features, not for versions, which backports belie:
+// A test is skipped, with the reason, if the process lacks a privilege or the kernel
+// lacks a feature. Any other error fails it. [Need] has the rules. Ask for features,
+// not for versions of the kernel, since stable kernels backport features:
 //
 //	progruntest.Need(t, progrun.HaveNonLinearSKB())
 //	progruntest.Need(t, features.HaveProgramHelper(ebpf.XDP, asm.FnXdpLoadBytes))
 //
-// Skips can hide a test everywhere. Set PROGRUN_REQUIRE=1 in the environment
-// where tests have root, and PROGRUN_REQUIRE=all on the newest kernel: then they
-// fail instead.
+// A test that is skipped everywhere tests nothing. Set PROGRUN_REQUIRE=1 in the
+// environment where tests run as root, and PROGRUN_REQUIRE=all on the newest kernel.
+// Tests then fail instead of being skipped.
 //
 // # Recipes
 //
-// The package has no builders of packets, no comparisons and no veths, as others
-// have them. A packet, by github.com/gopacket/gopacket:
+// The package does not build packets, compare them or make veths, since other
+// packages do.
+//
+// A packet, by github.com/gopacket/gopacket:
 //
 //	func tcp(t *testing.T, dst string, port uint16) []byte {
 //		eth := &layers.Ethernet{SrcMAC: mac1, DstMAC: mac2, EthernetType: layers.EthernetTypeIPv4}
@@ -64,8 +66,8 @@
 // A veth in a namespace, by github.com/vishvananda/netlink: see the example of
 // [NetNS.Do].
 //
-// A fuzz target. An error that Is EINVAL, of a program that did not run, is a
-// packet which the kernel does not take:
+// A fuzz target. If the program did not run and the error Is EINVAL, the kernel does
+// not take such a packet:
 //
 //	func FuzzFilter(f *testing.F) {
 //		prog := progruntest.NewCollection(f, spec).Programs["filter"]
@@ -83,8 +85,8 @@
 //		})
 //	}
 //
-// A golden capture: the verdicts on the packets of a file, compared with those
-// that were right before. The flag -update writes them anew:
+// A golden file: the verdicts on the packets of a capture, compared with earlier
+// ones. The flag -update rewrites the file:
 //
 //	func TestCapture(t *testing.T) {
 //		var got strings.Builder
@@ -102,6 +104,6 @@
 //		}
 //	}
 //
-// Tests that share maps put them back to what they were; those that load their
+// Tests that share maps must restore their contents. Tests that load maps of their
 // own, as above, need not. Loading takes some milliseconds.
 package progruntest

@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// exampleT stands for the *testing.T of a test: it prints where a test would fail.
+// exampleT takes the place of a test's *testing.T. It prints errors of the test.
 type exampleT struct {
 	testing.TB
 	cleanups []func()
@@ -126,7 +126,7 @@ func ExampleSum() {
 	// Output: {Records:50 ByType:[0 0 0 50] Less:-50}
 }
 
-// A veth pair in a namespace of the test's own.
+// This makes a veth pair in a namespace of the test's own.
 func ExampleNetNS_Do() {
 	t := new(exampleT)
 	defer t.end()

@@ -12,10 +12,10 @@ import (
 // NewCollection loads the programs and maps of spec, and closes them when the
 // test ends.
 //
-// It works on a copy of spec and lifts the limit of locked memory, which
-// kernels before 5.11 need. Maps that spec pins are not pinned, and the test's
-// log says so: each test has maps of its own, and none leaves files behind.
-// Errors go to [Need].
+// It works on a copy of spec, and lifts the limit on locked memory, as kernels
+// before 5.11 need. It does not pin the maps that spec pins, and says so in the
+// test's log. So each test has maps of its own, and leaves no files behind. Errors
+// go to [Need].
 func NewCollection(tb testing.TB, spec *ebpf.CollectionSpec) *ebpf.Collection {
 	tb.Helper()
 	coll, err := ebpf.NewCollection(loadable(tb, spec))
@@ -24,16 +24,17 @@ func NewCollection(tb testing.TB, spec *ebpf.CollectionSpec) *ebpf.Collection {
 	return coll
 }
 
-// LoadAndAssign is [NewCollection] for a struct with fields for programs and
-// maps, such as those that bpf2go writes. It loads those only, as
-// [ebpf.CollectionSpec.LoadAndAssign] does, and closes them when the test ends.
+// LoadAndAssign is like [NewCollection], but assigns programs and maps to the fields
+// of the struct that to points to, such as one that bpf2go generates. It loads only
+// these, as [ebpf.CollectionSpec.LoadAndAssign] does, and closes them when the test
+// ends.
 func LoadAndAssign(tb testing.TB, spec *ebpf.CollectionSpec, to any) {
 	tb.Helper()
 	Need(tb, loadable(tb, spec).LoadAndAssign(to, nil))
 	tb.Cleanup(func() { closeFields(reflect.ValueOf(to)) })
 }
 
-// loadable returns a copy of spec that leaves nothing behind when it is loaded.
+// loadable returns a copy of spec that pins nothing.
 func loadable(tb testing.TB, spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
 	tb.Helper()
 	checkNetNS(tb)
@@ -51,8 +52,8 @@ func loadable(tb testing.TB, spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
 	return spec
 }
 
-// closeFields closes what LoadAndAssign put into a struct: the fields with a
-// tag, in structs inside of structs too.
+// closeFields closes the fields that LoadAndAssign assigned: those with a tag, in
+// nested structs too.
 func closeFields(v reflect.Value) {
 	v = reflect.Indirect(v)
 	if v.Kind() != reflect.Struct {

@@ -10,20 +10,19 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Need ends the test unless err is nil. It skips the test where the machine
-// cannot run it, and fails it otherwise:
+// Need ends the test unless err is nil. It skips the test if the machine cannot run
+// it, and fails it otherwise:
 //
-//   - An error that Is [ebpf.ErrNotSupported] skips: this kernel lacks what the
+//   - It skips the test if err Is [ebpf.ErrNotSupported]: the kernel lacks what the
 //     test needs. Runs return such errors, as do the probes of progrun and of
 //     github.com/cilium/ebpf/features.
-//   - EPERM skips: this process lacks a privilege. EACCES does not, for it is
-//     what the verifier refuses programs with.
-//   - A refusal of the verifier fails, with the whole of its log.
-//   - Any other error fails, EINVAL among them.
+//   - It skips the test if err Is EPERM: the process lacks a privilege. EACCES is
+//     different: the verifier refuses programs with it.
+//   - It fails the test if the verifier refused a program, with the whole log.
+//   - It fails the test on any other error, including EINVAL.
 //
-// The environment variable PROGRUN_REQUIRE makes tests fail in place of
-// skipping: "1" where a privilege is lacking, "all" where a feature of the
-// kernel is too.
+// The environment variable PROGRUN_REQUIRE makes tests fail instead of skipping
+// them: "1" if a privilege is missing, "all" also if the kernel lacks a feature.
 func Need(tb testing.TB, err error) {
 	tb.Helper()
 	var refused *ebpf.VerifierError
@@ -44,7 +43,7 @@ func Need(tb testing.TB, err error) {
 	}
 }
 
-// skip skips the test, unless PROGRUN_REQUIRE is set to one of the given values.
+// skip skips the test. It fails the test if failFor contains PROGRUN_REQUIRE.
 func skip(tb testing.TB, failFor, why string, err error) {
 	tb.Helper()
 	switch require := os.Getenv("PROGRUN_REQUIRE"); {

@@ -13,9 +13,9 @@ import (
 // NetNS is a network namespace for a test. See [NewNetNS].
 type NetNS struct{ fd int }
 
-// NewNetNS makes a network namespace, which has nothing but a loopback
-// interface that is down. It goes when the test ends, with all that was made
-// in it. It takes CAP_SYS_ADMIN; without, the test is skipped as by [Need].
+// NewNetNS makes a network namespace, whose only interface is a loopback that is
+// down. The namespace and everything in it go away when the test ends. NewNetNS
+// takes CAP_SYS_ADMIN. Errors go to [Need], which skips the test without it.
 func NewNetNS(tb testing.TB) *NetNS {
 	tb.Helper()
 	n := &NetNS{fd: -1}
@@ -32,19 +32,19 @@ func NewNetNS(tb testing.TB) *NetNS {
 	return n
 }
 
-// Fd returns the file descriptor of the namespace, as for the NetNS of
-// [progrun.Live]. It is -1 once the test has ended.
+// Fd returns the file descriptor of the namespace, such as for [progrun.Live.NetNS].
+// It is -1 after the test has ended.
 func (n *NetNS) Fd() int { return n.fd }
 
-// Do calls f in the namespace, on the calling goroutine: f may end the test, as
-// by tb.Fatal or tb.Skip, and may panic. The goroutine is back in its own
-// namespace however f ends.
+// Do calls f in the namespace, on the calling goroutine. f may end the test, as by
+// tb.Fatal or tb.Skip, and may panic. However f ends, the goroutine returns to its
+// own namespace.
 //
-// Only the calling goroutine is in the namespace, not those that f starts. Nor
-// are subtests, for t.Run starts a goroutine: start them with [NetNS.Run]. So
-// that the compiler finds those that are not, f gets tb as a [testing.TB],
-// which has no Run; give it the name of the test's own. In a subtest that was
-// started wrongly, Run and the loaders of this package fail.
+// Only the calling goroutine is in the namespace. Goroutines that f starts are not,
+// and neither are subtests, since t.Run starts a goroutine: use [NetNS.Run] for
+// these. f gets tb as a [testing.TB], which has no Run. If its parameter has the name
+// of the test's own t, the compiler rejects t.Run in f. In a subtest that was started
+// by t.Run all the same, Run and the loaders of this package fail.
 func (n *NetNS) Do(tb testing.TB, f func(tb testing.TB)) {
 	tb.Helper()
 	away(tb, func() error { return unix.Setns(n.fd, unix.CLONE_NEWNET) }, func() {
@@ -66,12 +66,11 @@ func (n *NetNS) Run(t *testing.T, name string, f func(t *testing.T)) bool {
 	return t.Run(name, func(t *testing.T) { n.Do(t, func(testing.TB) { f(t) }) })
 }
 
-// visits are the tests that are inside of NetNS.Do, by their names, each with
-// its *NetNS.
+// visits has the *NetNS of each test that is inside of NetNS.Do, by its name.
 var visits sync.Map
 
-// checkNetNS fails a subtest that was started inside of NetNS.Do and runs
-// outside.
+// checkNetNS fails a subtest that was started inside of NetNS.Do, but runs outside
+// of the namespace.
 func checkNetNS(tb testing.TB) {
 	tb.Helper()
 	name := tb.Name()
@@ -97,9 +96,9 @@ func openNetNS() (int, error) {
 	return unix.Open(threadNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
-// away calls f on the calling goroutine while enter has its thread in another
-// namespace. Should there be no way back, the thread stays locked, and so ends
-// with the goroutine.
+// away calls f on the calling goroutine, in the namespace to which enter moves its
+// thread. If the thread cannot return, it stays locked, and so ends with the
+// goroutine.
 func away(tb testing.TB, enter func() error, f func()) {
 	tb.Helper()
 	lockThread(tb)
@@ -124,9 +123,8 @@ func away(tb testing.TB, enter func() error, f func()) {
 	f()
 }
 
-// lockThread locks the calling goroutine to a thread that is not the process's
-// first. That one cannot end, and what it looks like is what the process looks
-// like in /proc.
+// lockThread locks the calling goroutine to a thread that is not the process's first
+// one. The first thread cannot end, and /proc shows its state as that of the process.
 func lockThread(tb testing.TB) {
 	tb.Helper()
 	for range 100 {
@@ -140,8 +138,8 @@ func lockThread(tb testing.TB) {
 	tb.Fatal("the test is locked to the process's first thread, which must not leave its network namespace")
 }
 
-// leaveThread has the calling goroutine go on elsewhere, most of the time: the
-// thread takes up the other goroutine, which then has it locked.
+// leaveThread moves the calling goroutine to another thread, most of the time: the
+// thread runs the other goroutine, which locks it.
 func leaveThread() {
 	locked, left := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -10,7 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// NetNS is a network namespace for a test, which only Linux has.
+// NetNS is a network namespace for a test. Only Linux has these.
 type NetNS struct{}
 
 // NewNetNS skips the test.

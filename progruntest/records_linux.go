@@ -13,29 +13,28 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 )
 
-// perfPages is the size of the buffer that a perf event array gets for each CPU.
+// perfPages is the size in pages of a perf event array's buffer for each CPU.
 const perfPages = 16
 
-// Records reads what programs write to m, a ring buffer or a perf event array.
-// The function that it returns gives the records since it was called last, or
-// since Records was called: what m had before is dropped.
+// Records reads what programs write to m, a ring buffer or a perf event array. It
+// returns a function that returns the records since its last call, or since Records
+// was called. Records drops what m held before.
 //
-// It never waits. When a run is over, its records are there, so that none is
-// an answer too. Programs that are attached write later than that, whenever
-// something happens: read those with ringbuf.Reader or perf.Reader.
+// The function never waits. The records of a run are there when the run is over, so
+// an empty result means that there were none. Attached programs write whenever
+// something happens: read their records with ringbuf.Reader or perf.Reader.
 //
-// T is the type of a record: an integer, or an array or struct of fixed size
-// with a field named _ wherever C pads. A record may be longer, for the kernel
-// pads what it puts into perf event arrays. If T is []byte, a record is all of
-// its bytes.
+// T is the type of a record: an integer, or an array or struct of fixed size with a
+// field named _ wherever C pads. A record may be longer than T, since the kernel pads
+// records of perf event arrays. If T is []byte, the function returns all bytes of a
+// record.
 //
-// Records of a perf event array come CPU by CPU. A test whose programs run on
-// several, or in several calls without [runtime.LockOSThread], finds them in
-// any order.
+// Records of a perf event array come CPU by CPU. They may be in any order if programs
+// run on several CPUs, or in several calls without [runtime.LockOSThread].
 //
-// A record that was lost fails the test. Ring buffers do not count those, and
-// perf event arrays do so late; so a buffer that has no room for another record
-// fails the test too, when it is read or the test ends.
+// A lost record fails the test. Ring buffers do not count lost records, and perf
+// event arrays count them late. So a buffer without room for another record also
+// fails the test, when it is read or when the test ends.
 func Records[T any](tb testing.TB, m *ebpf.Map) (since func() []T) {
 	tb.Helper()
 	var record T
@@ -102,8 +101,8 @@ func newReader(tb testing.TB, m *ebpf.Map) *reader {
 // drain reads all records, and fails the test if any were lost.
 func (r *reader) drain() (samples [][]byte) {
 	r.tb.Helper()
-	const header = 16         // at most, of a record
-	used := make(map[int]int) // bytes, by CPU
+	const header = 16         // size of a record's header, at most
+	used := make(map[int]int) // bytes in use, by CPU
 	largest := 0
 	for {
 		rec, err := r.next()

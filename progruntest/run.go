@@ -6,14 +6,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Request is a request of progrun: [progrun.XDP], [progrun.TC] and all others
-// but [progrun.Live], whose Run has a context.
+// Request is a request of progrun, such as [progrun.XDP] or [progrun.TC]. All
+// requests implement it except [progrun.Live], whose Run takes a context.
 type Request[R any] interface {
 	Run(*ebpf.Program) (R, error)
 }
 
-// Run runs prog and returns the result. Errors go to [Need]: a kernel that
-// cannot run such programs skips the test. The compiler finds R by itself:
+// Run runs prog and returns the result. Errors go to [Need], so a test is skipped if
+// the kernel cannot run such programs. The compiler infers R:
 //
 //	res := progruntest.Run(t, prog, progrun.XDP{Packet: packet})
 func Run[R any](tb testing.TB, prog *ebpf.Program, req Request[R]) R {

@@ -9,11 +9,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Sum adds up the values that a per-CPU map has for key, one from each CPU.
+// Sum returns the sum of the values that a per-CPU map has for key, one for each CPU.
 //
-// V is an integer, a float, or an array or struct of these, of the size of the
-// map's values; structs add up field by field. Of a hash that lacks the key the
-// sum is zero.
+// V is an integer, a float, or an array or struct of these, and has the size of the
+// map's values. Arrays and structs are added element by element and field by field.
+// If a hash does not have the key, Sum returns zero. Other errors fail the test.
 func Sum[V any](tb testing.TB, m *ebpf.Map, key any) V {
 	tb.Helper()
 	var total V

@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// options are what the flags say.
+// options holds the values of the flags.
 type options struct {
 	iface, netns, redirect string
 	pcap                   string
-	speed                  float64 // of the capture's own times; 0: its packets have no times
+	speed                  float64 // factor of the capture's own speed; 0 ignores its times
 	loops                  int64
 
 	packet   packetOptions
@@ -32,7 +32,7 @@ type options struct {
 	json     bool
 }
 
-// packetOptions describe the frame that is sent.
+// packetOptions describes the frame that is sent.
 type packetOptions struct {
 	size             int
 	srcMAC, dstMAC   net.HardwareAddr
@@ -66,7 +66,7 @@ func parse(args []string, help io.Writer) (options, error) {
 		srcPort: portRange{firstPort, ports}, dstPort: portRange{discard, 1},
 	}}
 	fs := flag.NewFlagSet("trafficgen", flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // a mistake is one line, which main prints
+	fs.SetOutput(io.Discard) // main prints the error, in one line
 	o.flags(fs)
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -124,7 +124,7 @@ func value[T any](fs *flag.FlagSet, to *T, name, usage string, parse func(string
 	})
 }
 
-// check rejects what flags say together.
+// check rejects flags that contradict each other.
 func (o *options) check() error {
 	switch {
 	case o.duration < 0:
@@ -153,7 +153,7 @@ func (o *options) check() error {
 	return o.packet.check()
 }
 
-// unused rejects flags about a packet that comes from a capture.
+// unused rejects flags about the packet if it comes from a capture.
 func (p *packetOptions) unused() error {
 	for _, name := range []string{"size", "src-mac", "dst-mac", "src", "dst", "proto", "src-port", "dst-port", "vlan"} {
 		if p.set[name] {
@@ -179,13 +179,13 @@ func (p *packetOptions) check() error {
 	return nil
 }
 
-// rate is so many frames or bits a second.
+// rate is a number of frames or bits a second.
 type rate struct {
 	frames int64
 	bits   float64
 }
 
-// of returns the rate in frames of so many bytes a second.
+// of returns the rate in frames a second, for frames of a size in bytes.
 func (r rate) of(size float64) int {
 	if r.bits > 0 {
 		return int(max(1, math.Round(r.bits/(8*size))))
@@ -212,7 +212,7 @@ func parseRate(s string) (rate, error) {
 	return rate{bits: bits}, err
 }
 
-// parseNumber reads a number as people write it: 1000000, 1e6, 1M, 1.5G.
+// parseNumber parses a number as people write it: 1000000, 1e6, 1M, 1.5G.
 func parseNumber(s string) (float64, error) {
 	digits, factor := strings.TrimSpace(s), 1.0
 	if n := len(digits); n > 0 {
@@ -227,7 +227,7 @@ func parseNumber(s string) (float64, error) {
 	return x * factor, nil
 }
 
-// parseCount reads a whole number that is not negative.
+// parseCount parses a whole number that is not negative.
 func parseCount(s string) (int64, error) {
 	x, err := parseNumber(s)
 	switch {
@@ -241,7 +241,7 @@ func parseCount(s string) (int64, error) {
 	return int64(x), nil
 }
 
-// parseDuration reads a duration, in seconds if there is no unit.
+// parseDuration parses a duration, in seconds if it has no unit.
 func parseDuration(s string) (time.Duration, error) {
 	if seconds, err := strconv.ParseFloat(s, 64); err == nil && math.Abs(seconds) < 1e9 {
 		return time.Duration(seconds * float64(time.Second)), nil
@@ -253,7 +253,7 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// parseCPUs reads a list of CPUs and ranges of them, such as 0-3,6.
+// parseCPUs parses a list of CPUs and ranges of CPUs, such as 0-3,6.
 func parseCPUs(list string) ([]int, error) {
 	var cpus []int
 	for part := range strings.SplitSeq(list, ",") {
@@ -276,14 +276,14 @@ func parseCPUs(list string) ([]int, error) {
 	return cpus, nil
 }
 
-// addrRange is a number of consecutive addresses.
+// addrRange is a range of consecutive addresses.
 type addrRange struct {
 	first netip.Addr
 	count uint32
 }
 
-// parseAddrRange reads an address, a prefix or a range of addresses, of which
-// at most the last 32 bits differ.
+// parseAddrRange parses an address, a prefix, or a range of addresses that differ at
+// most in the last 32 bits.
 func parseAddrRange(s string) (addrRange, error) {
 	low, high, isRange := strings.Cut(s, "-")
 	if prefix, err := netip.ParsePrefix(s); err == nil {
@@ -324,7 +324,7 @@ func high32(a netip.Addr) string {
 	return string(b[:len(b)-4])
 }
 
-// portRange is a number of consecutive ports.
+// portRange is a range of consecutive ports.
 type portRange struct{ first, count uint32 }
 
 func parsePortRange(s string) (portRange, error) {

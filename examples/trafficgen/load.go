@@ -11,10 +11,10 @@ type load struct {
 	template *template
 
 	packets [][]byte
-	times   []time.Duration // of packets, from the first one
+	times   []time.Duration // times of the packets, since the first one
 }
 
-// load makes or reads what the flags ask for.
+// load makes the packet that the flags ask for, or reads the capture.
 func (o *options) load(p path) (*load, error) {
 	if o.pcap != "" {
 		return readCapture(o.pcap)
@@ -57,7 +57,7 @@ func (l *load) mean() float64 {
 	return float64(n) / float64(len(l.all()))
 }
 
-// flows returns how many different packets the steps make.
+// flows returns how many different packets the steps produce.
 func (l *load) flows() uint64 {
 	flows := uint64(1)
 	if l.template != nil {

@@ -1,26 +1,25 @@
 //go:build linux
 
-// Command trafficgen sends frames as live frames of an XDP program, and tells
-// what became of them.
+// Command trafficgen sends frames as live frames of an XDP program, and reports what
+// became of them.
 //
 //	go run -C examples ./trafficgen [flags]
 //
-// Without -i it makes a veth pair between two network namespaces of its own,
-// counts at the far end what arrives, and removes the pair in the end, also on
-// Ctrl-C. Nothing has a name that others could see, so nothing is left even of a
-// command that was killed. With -i or -redirect it sends out of an interface
-// that exists; before it starts, it refuses where nothing could arrive.
+// Without -i it makes a veth pair between two network namespaces of its own, counts
+// what arrives at the far end, and removes the pair when it ends, also on Ctrl-C. The
+// namespaces have no names, so even a killed command leaves nothing behind. With -i
+// or -redirect it sends out of an existing interface. It refuses to start if no frame
+// could arrive.
 //
-// The frames are of one packet, described by flags, whose addresses and ports
-// can step through ranges, or those of a capture. The programs are those of
-// trafficgen.c. The run ends after -duration, -frames or -loops, whichever is
-// first, or on Ctrl-C, and none of these is an error: the totals tell. While it
-// lasts, a line shows how far it is, in which the far end may be some
-// milliseconds ahead: frames count as sent when the call of the kernel that
-// sends them is over.
+// The frames are copies of one packet, which flags describe and whose addresses and
+// ports can step through ranges, or the packets of a capture. The XDP programs are
+// those of trafficgen.c. The run ends after -duration, -frames or -loops, whichever
+// comes first, or on Ctrl-C. None of these is an error. Meanwhile a line shows the
+// progress. The far end may be some milliseconds ahead in it, since frames count as
+// sent only when the kernel's call that sends them returns.
 //
-// With -json it prints an object for each second and one for the totals; see
-// line in report.go.
+// With -json it prints an object each second, and one for the totals. See type line
+// in report.go.
 package main
 
 import (
@@ -54,8 +53,7 @@ func main() {
 	}
 }
 
-// run sends what o asks for. It makes nothing before all of o is known to be
-// right.
+// run sends what o asks for. It changes nothing before it has checked all of o.
 func run(ctx context.Context, o options, out io.Writer, terminal bool) (err error) {
 	if err := progrun.HaveXDPLiveFrames(); err != nil {
 		return permission(err)
@@ -93,7 +91,7 @@ func run(ctx context.Context, o options, out io.Writer, terminal bool) (err erro
 	return s.send(ctx, newReport(out, terminal, &s))
 }
 
-// permission puts in words that the process is not allowed to do its work.
+// permission adds to an error of missing privilege what the command needs.
 func permission(err error) error {
 	if errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf("network namespaces and BPF programs take root, or CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF: %w", err)

@@ -13,18 +13,18 @@ import (
 const (
 	ethernetHeader = 14
 	vlanTag        = 4
-	minSize        = 60 // of an Ethernet frame, which ends with 4 more bytes on a real wire
+	minSize        = 60 // smallest Ethernet frame, without the 4 bytes that end it on a real wire
 )
 
-// The addresses are of those for benchmarks (RFC 2544).
+// The default addresses, from the range for benchmarks (RFC 2544).
 var (
 	source      = netip.MustParseAddr("198.18.0.1")
 	destination = netip.MustParseAddr("198.19.0.1")
 )
 
 const (
-	discard   = 9     // the port where frames go
-	firstPort = 49152 // the ports where they come from: all ephemeral ones in turn
+	discard   = 9     // default destination port
+	firstPort = 49152 // first default source port: all ephemeral ports in turn
 	ports     = 16384
 )
 
@@ -36,11 +36,11 @@ type step struct {
 	Bytes, InIP  uint8
 }
 
-// template is a frame, and what generate is to change in it.
+// template is a frame, and what generate changes in it.
 type template struct {
 	frame             []byte
 	steps             []step
-	ipChecksum, ipSum uint32 // offset, and the sum over all that does not change
+	ipChecksum, ipSum uint32 // offset of the checksum, and the sum of all that does not change
 	l4Checksum, l4Sum uint32
 }
 
@@ -68,7 +68,7 @@ func (p *packetOptions) headers() int {
 	return p.l4() + 8
 }
 
-// newTemplate makes the frame.
+// newTemplate returns the template that the flags describe.
 func newTemplate(p *packetOptions) (*template, error) {
 	buf := gopacket.NewSerializeBuffer()
 	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
@@ -112,7 +112,7 @@ func (p *packetOptions) layers() []gopacket.SerializableLayer {
 func (p *packetOptions) transport(network gopacket.NetworkLayer) gopacket.SerializableLayer {
 	if p.proto == "tcp" {
 		tcp := &layers.TCP{SrcPort: layers.TCPPort(p.srcPort.first), DstPort: layers.TCPPort(p.dstPort.first), SYN: true, Window: 65535}
-		_ = tcp.SetNetworkLayerForChecksum(network) // one of the two that it knows
+		_ = tcp.SetNetworkLayerForChecksum(network) // fails only for other layers than IPv4 and IPv6
 		return tcp
 	}
 	udp := &layers.UDP{SrcPort: layers.UDPPort(p.srcPort.first), DstPort: layers.UDPPort(p.dstPort.first)}
@@ -140,13 +140,14 @@ func (t *template) addSteps(p *packetOptions) {
 	}
 }
 
-// sumUp notes the checksums that change with the steps, and what they add up to
-// without: the sum is that of the finished frame less the fields' first values.
+// sumUp notes the checksums that change with the steps, and their sums without the
+// steps. Such a sum is that of the finished frame, less the first values of the
+// fields.
 func (t *template) sumUp(p *packetOptions) {
 	if len(t.steps) == 0 {
 		return
 	}
-	l4 := p.l4() + 6 // of a UDP header
+	l4 := p.l4() + 6 // the checksum of a UDP header
 	if p.proto == "tcp" {
 		l4 = p.l4() + 16
 	}

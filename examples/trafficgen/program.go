@@ -14,7 +14,7 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// programs are those of trafficgen.c, with what is attached.
+// programs holds the programs of trafficgen.c, and the links of those attached.
 type programs struct {
 	Generate    *ebpf.Program `ebpf:"generate"`
 	Replay      *ebpf.Program `ebpf:"replay"`
@@ -31,7 +31,7 @@ type programs struct {
 // maxSteps is STEPS of trafficgen.c.
 const maxSteps = 4
 
-// loadPrograms loads the programs for what is to be sent, and where.
+// loadPrograms loads the programs for a load and a path.
 func loadPrograms(l *load, p path) (*programs, error) {
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
 	if err != nil {
@@ -54,7 +54,7 @@ func loadPrograms(l *load, p path) (*programs, error) {
 	return progs, progs.spread(l.flows())
 }
 
-// variables are the constants of trafficgen.c.
+// variables returns the values of the constants of trafficgen.c.
 func (l *load) variables() (map[string]any, error) {
 	var ns syscall.Stat_t
 	if err := syscall.Stat("/proc/self/ns/pid", &ns); err != nil {
@@ -71,7 +71,7 @@ func (l *load) variables() (map[string]any, error) {
 	return v, nil
 }
 
-// spread has each CPU begin at another of the flows.
+// spread makes each CPU begin at a different flow.
 func (p *programs) spread(flows uint64) error {
 	first := make([]uint64, ebpf.MustPossibleCPU())
 	for cpu := range first {
@@ -104,7 +104,7 @@ func (p *programs) close() {
 	}
 }
 
-// sum adds up an entry of a map over all CPUs.
+// sum returns the sum of a map's entry over all CPUs.
 func sum(m *ebpf.Map, key uint32) int64 {
 	var perCPU []uint64
 	if err := m.Lookup(key, &perCPU); err != nil {
@@ -117,9 +117,8 @@ func sum(m *ebpf.Map, key uint32) int64 {
 	return int64(total)
 }
 
-// settled returns how many frames the far end has counted when nothing more is
-// coming. The veth hands frames on when it gets to it, the last ones after the
-// run.
+// settled returns how many frames the far end has counted once no more arrive. The
+// veth delivers frames with a delay, the last ones after the run.
 func (p *programs) settled(sent int64) int64 {
 	const quiet = 200 * time.Millisecond
 	n, since := sum(p.Received, 0), time.Now()
@@ -143,7 +142,7 @@ func (p *programs) lost() map[string]int64 {
 	return reasons
 }
 
-// lossReason says why a frame was lost.
+// lossReason returns the reason for which a frame was lost, in words.
 func lossReason(errno syscall.Errno) string {
 	switch {
 	case errno == 0:

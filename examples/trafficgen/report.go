@@ -16,16 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report is what the command prints.
+// report prints the progress and the totals of a run.
 type report struct {
 	*sender
 	out      io.Writer
 	terminal bool
 	last     progrun.LiveStats
-	open     bool // the line is to be written over
+	open     bool // whether the next line overwrites the present one
 }
 
-// line is what -json prints: of the last second, and with Total of the run.
+// line is a line of -json. If Total is set, it has the totals of the run.
 type line struct {
 	Total    bool             `json:"total,omitempty"`
 	Seconds  float64          `json:"seconds"`            // since the start
@@ -52,7 +52,7 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// begin says what is sent.
+// begin prints what is sent.
 func (r *report) begin() {
 	if r.json {
 		return
@@ -64,13 +64,13 @@ func (r *report) begin() {
 	}
 }
 
-// own reports whether the far end counts.
+// own reports whether the wire is the command's own, so that its far end counts.
 func (r *report) own() bool {
 	_, ok := r.path.(*wire)
 	return ok
 }
 
-// line is the state of the run.
+// line returns the state of the run.
 func (r *report) line(s progrun.LiveStats) line {
 	l := line{
 		Seconds: s.Wall.Seconds(), Frames: s.Frames, Doubtful: s.Uncertain, Missed: s.Missed,
@@ -83,8 +83,8 @@ func (r *report) line(s progrun.LiveStats) line {
 	return l
 }
 
-// progress shows where the run is, on one line of a terminal. The far end may
-// be ahead of the stats, which are those of the calls that have returned.
+// progress shows the state of the run, on one line of a terminal. The far end may be
+// ahead of the stats, which cover only calls that have returned.
 func (r *report) progress(s progrun.LiveStats) {
 	l := r.line(s)
 	if d := s.Wall - r.last.Wall; d > 0 {
@@ -113,7 +113,7 @@ func (r *report) print(l line) {
 	_ = json.NewEncoder(r.out).Encode(l)
 }
 
-// totals says how it went in the end.
+// totals prints the outcome of the run.
 func (r *report) totals(s progrun.LiveStats) {
 	if r.own() {
 		r.programs.settled(s.Frames + s.Uncertain)
@@ -194,7 +194,7 @@ func total(lost map[string]int64) int64 {
 	return n
 }
 
-// bits writes a rate in words.
+// bits returns a rate in words.
 func bits(perSecond float64) string {
 	for _, unit := range []string{"bit/s", "kbit/s", "Mbit/s"} {
 		if perSecond < 1000 {
@@ -205,7 +205,7 @@ func bits(perSecond float64) string {
 	return fmt.Sprintf("%.1f Gbit/s", perSecond)
 }
 
-// upTo says how many more there may be.
+// upTo returns in words how many more frames there may be.
 func upTo(n int64) string {
 	if n == 0 {
 		return ""

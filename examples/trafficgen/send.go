@@ -10,7 +10,7 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// sender is a run with all that it needs.
+// sender has all that a run needs.
 type sender struct {
 	options
 	load     *load
@@ -48,8 +48,8 @@ func (s *sender) program() *ebpf.Program {
 	return s.programs.Replay
 }
 
-// rehearse has progrun check the request, and the kernel the size of its frames,
-// before anything is made for it: no frame is sent, for the context is over.
+// rehearse makes progrun check the request, and the kernel the size of its frames,
+// before anything is made for the run. It sends no frame, since its context has ended.
 func (s *sender) rehearse() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -60,7 +60,7 @@ func (s *sender) rehearse() error {
 	return err
 }
 
-// send does what the command is for.
+// send sends the frames and reports the outcome.
 func (s *sender) send(ctx context.Context, r *report) error {
 	if s.duration > 0 {
 		var cancel context.CancelFunc
@@ -79,7 +79,7 @@ func (s *sender) send(ctx context.Context, r *report) error {
 	return nil
 }
 
-// ended reports whether an error only says that the context is over.
+// ended reports whether an error only says that the context has ended.
 func ended(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -16,22 +16,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// path is where frames go: out of interfaces that exist, or over a wire of the
+// path is where frames go: out of existing interfaces, or over a wire of the
 // command's own.
 type path interface {
 	// lookAhead returns an error if no frame of that many bytes could arrive.
 	lookAhead(size int) error
-	// open makes what has to be made.
+	// open makes what the path needs.
 	open(queues, size int, receive *ebpf.Program) error
 	close() error
 
-	// namespace is that of the interfaces, or 0 for the thread's own.
+	// namespace returns the namespace of the interfaces, or 0 for the thread's own.
 	namespace() int
-	// entry is the interface that frames seem to come in on.
+	// entry returns the interface on which frames seem to arrive.
 	entry() int
-	// redirectTo is the interface that they are redirected to, or 0.
+	// redirectTo returns the interface to which they are redirected, or 0.
 	redirectTo() int
-	// macs are the addresses of the two ends, as far as they are known.
+	// macs returns the addresses of the two ends, as far as they are known.
 	macs() (src, dst net.HardwareAddr)
 	String() string
 }
@@ -61,14 +61,14 @@ func (o *options) path() (path, error) {
 	return t, nil
 }
 
-// target is one or two interfaces that exist.
+// target is one or two existing interfaces.
 type target struct {
-	ns       *os.File // nil: the namespace of the command
+	ns       *os.File // nil means the namespace of the command
 	in       netlink.Link
-	redirect netlink.Link // nil: frames leave by in
+	redirect netlink.Link // nil means that frames leave by in
 }
 
-// find looks the interfaces up.
+// find looks up the interfaces.
 func (t *target) find(o *options) (err error) {
 	in := o.iface
 	if in == "" {
@@ -129,7 +129,7 @@ func (t *target) macs() (src, dst net.HardwareAddr) { return t.out().Attrs().Har
 
 func (t *target) String() string { return "out of " + t.out().Attrs().Name }
 
-// lookAhead checks what makes the kernel lose every frame without a word.
+// lookAhead checks for what makes the kernel lose every frame without an error.
 func (t *target) lookAhead(size int) error {
 	out := t.out().Attrs()
 	const vlan = 4 // the kernel leaves room for a tag
@@ -144,8 +144,8 @@ func (t *target) lookAhead(size int) error {
 	return t.inside(func() error { return sendsXDPFrames(t.out()) })
 }
 
-// sendsXDPFrames returns an error if an interface is known not to take frames of
-// XDP programs. Kernels before 6.3 do not tell.
+// sendsXDPFrames returns an error if an interface is known not to take frames of XDP
+// programs. Kernels before 6.3 do not say.
 func sendsXDPFrames(l netlink.Link) error {
 	features, err := xdpFeatures(l.Attrs().Index)
 	const ndoXmit = 1 << 2 // NETDEV_XDP_ACT_NDO_XMIT

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wire is a veth pair between two network namespaces. These have no names, and
-// are there for as long as their files are open: the kernel removes them, and
-// what is in them, after the end of the process at the latest.
+// wire is a veth pair between two network namespaces. These have no names, and exist
+// only while their files are open. So the kernel removes them, with what is in them,
+// when the process ends at the latest.
 type wire struct {
 	near, far end
 	made      bool
@@ -31,7 +31,7 @@ type end struct {
 	ifindex int
 }
 
-// The names of the interfaces, each in its namespace.
+// The names of the two interfaces, each in its namespace.
 const (
 	nearName = "trafficgen0"
 	farName  = "trafficgen1"
@@ -55,8 +55,8 @@ func (w *wire) macs() (src, dst net.HardwareAddr) { return nearMAC, farMAC }
 
 func (w *wire) String() string { return "over a veth pair" }
 
-// open makes the pair with a number of queues on either side, for frames of up
-// to that many bytes, and has receive count what arrives.
+// open makes the pair, with a number of queues on either side, for frames of up to
+// size bytes. receive counts what arrives.
 func (w *wire) open(queues, size int, receive *ebpf.Program) (err error) {
 	if w.near.ns, err = newNetNS(); err != nil {
 		return err
@@ -89,14 +89,14 @@ func (w *wire) addPair(queues, mtu int) error {
 	return w.near.up(nearName)
 }
 
-// mtu is that of an interface for frames of that size, if an XDP program can be
-// attached to it: the kernel is left to say that a frame is too large.
+// mtu returns the MTU of an interface for frames of a size, at most the largest to
+// which an XDP program can be attached. The kernel rejects larger frames.
 func mtu(size int) int {
 	const usual, most = 1500, 3400
 	return min(max(size-ethernetHeader, usual), most)
 }
 
-// newNetNS makes a network namespace, for which nothing stands but a file.
+// newNetNS makes a network namespace, and returns its file.
 func newNetNS() (ns *os.File, err error) {
 	err = onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -108,8 +108,8 @@ func newNetNS() (ns *os.File, err error) {
 	return ns, err
 }
 
-// up sets the interface of that name up, and remembers it. The kernel is to send
-// nothing by itself over the wire: no ARP, and no address to announce.
+// up sets the interface of that name up, and remembers it. The interface has no ARP
+// and no address, so that the kernel sends nothing by itself.
 func (e *end) up(name string) error {
 	l, err := netlink.LinkByName(name)
 	if err == nil {
@@ -136,9 +136,8 @@ func (e *end) inside(f func() error) error {
 	})
 }
 
-// attach has the far end give its frames to prog. A veth takes XDP frames only
-// if its peer has such a native program, or GRO: else they would be lost, and
-// nobody would say so.
+// attach makes the far end pass its frames to prog. A veth takes XDP frames only if
+// its peer has a native XDP program, or GRO. Otherwise they are lost without an error.
 func (w *wire) attach(prog *ebpf.Program) error {
 	return w.far.inside(func() error {
 		l, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: w.far.ifindex, Flags: link.XDPDriverMode})
@@ -150,8 +149,8 @@ func (w *wire) attach(prog *ebpf.Program) error {
 	})
 }
 
-// close takes everything down. It does not leave the pair to the kernel, which
-// would remove it, but a moment later.
+// close removes everything. It removes the pair itself, since the kernel would do so
+// a moment later.
 func (w *wire) close() error {
 	var err error
 	if w.receiver != nil {
@@ -180,15 +179,15 @@ func remove(ifindex int) error {
 	return nil
 }
 
-// onThread runs f on a thread of its own, which may be changed at will, for it
-// ends with f. It is never the process's first thread: that one would live on,
-// and what it looks like is what the process looks like.
+// onThread runs f on a thread of its own. f may change the thread, since it ends with
+// f. It is never the process's first thread: that one does not end, and /proc shows
+// its state as that of the process.
 func onThread(f func() error) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: so the thread ends
+		runtime.LockOSThread() // never unlocked, so that the thread ends
 		if unix.Gettid() == unix.Getpid() {
-			err := onThread(f) // elsewhere, as this thread is taken
+			err := onThread(f) // this thread is locked, so f gets another
 			runtime.UnlockOSThread()
 			done <- err
 			return

@@ -9,18 +9,17 @@ import (
 	"strings"
 )
 
-// native is the architecture of the machine and of the kernels that run unless
-// others are asked for.
+// native is the architecture of the machine, and the default for its kernels.
 const native = "amd64"
 
 // An arch is an architecture whose kernels boot in virtual machines.
 type arch struct {
 	goarch   string
-	deb      string            // Debian's name of it
+	deb      string            // Debian's name of the architecture
 	kernels  []string          // the kernels of a full run
 	flavours map[string]string // Debian's flavours of kernels, by the end of a kernel's name
 	suites   []string          // Debian's suites that hold the kernels
-	security []string          // suites of its security archive
+	security []string          // suites of Debian's security archive
 
 	qemu        string // the emulator
 	qemuPackage string // the package that holds the emulator
@@ -71,8 +70,8 @@ func kernelArch(goarch string) (*arch, error) {
 	return archs[i], nil
 }
 
-// flavour returns the series that the name of a kernel begins with, and Debian's
-// flavour that the rest of it means.
+// flavour splits the name of a kernel: it returns the series, and Debian's flavour
+// for the rest of the name.
 func (a *arch) flavour(kernel string) (series, flavour string, err error) {
 	series, suffix, _ := strings.Cut(kernel, "-")
 	flavour, ok := a.flavours[suffix]
@@ -82,7 +81,8 @@ func (a *arch) flavour(kernel string) (series, flavour string, err error) {
 	return series, flavour, nil
 }
 
-// seriesOf cuts a kernel's release to its series: 5.10 of 5.10.0-46-cloud-amd64.
+// seriesOf returns the series of a kernel's release, such as 5.10 for
+// 5.10.0-46-cloud-amd64.
 func seriesOf(release string) string {
 	parts := strings.SplitN(release, ".", 3)
 	if len(parts) < 3 {
@@ -104,7 +104,7 @@ func compareSeries(a, b string) int {
 	return slices.Compare(numbers(a), numbers(b))
 }
 
-// columnName names a kernel as tables do: 6.12-16k arm64.
+// columnName returns the name of a kernel in tables, such as "6.12-16k arm64".
 func columnName(kernel, goarch string) string {
 	if goarch == native {
 		return kernel

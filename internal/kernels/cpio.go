@@ -7,13 +7,13 @@ import (
 )
 
 // A cpio is an archive in the format of the kernel's initial file systems
-// ("newc"). It is not compressed: emulated, that costs more than it saves.
+// ("newc"). It is not compressed, since emulated machines are slow to decompress.
 type cpio struct {
 	buf  bytes.Buffer
 	dirs map[string]bool
 }
 
-// The types of a file, as stat has them in its mode.
+// The types of a file in the mode of stat.
 const (
 	cpioDir  = 0o040000
 	cpioFile = 0o100000

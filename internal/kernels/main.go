@@ -1,10 +1,10 @@
-// Command kernels runs every test of the module on several Linux kernels and
-// prints one table: kernels across, tests down.
+// Command kernels runs every test of the module on several Linux kernels. It prints
+// a table with a column for each kernel and a row for each test.
 //
 //	go run ./internal/kernels [flags]
 //
-// The kernels are the machine's own, on which the tests run first and alone, and
-// these of Debian's, each booted in QEMU with the module's test binaries as its
+// The tests first run on the machine's own kernel, alone. Then they run on these
+// kernels of Debian's, each booted in QEMU with the module's test binaries as its
 // whole user space:
 //
 //   - amd64: the cloud kernels 5.10, 6.1, 6.12 and the newest that Debian has
@@ -12,23 +12,23 @@
 //   - ppc64le: 6.12-64k with pages of 64 KiB
 //   - s390x, a big-endian machine: 6.1
 //
-// The packages come from the Debian archive that apt already uses, with apt's
-// own checks, and are kept in the user's cache directory: what has booted once
-// boots without the network. Nothing is installed and apt's own state is left
-// alone.
+// The packages come from the Debian archive that apt already uses, and pass apt's
+// own checks. They stay in the user's cache directory: a kernel that has booted once
+// boots without the network. The command installs nothing, and does not change apt's
+// own state.
 //
 // Every test runs as root with PROGRUN_REQUIRE=1. In a virtual machine
-// PROGRUN_KERNEL_MATRIX=1 is set too: emulation is slow, so tests leave out what
-// they assert about speed. On other architectures than amd64 they run with -short:
-// what tells something there is the byte order, the page and the JIT, not that
-// thousands of requests are judged once more.
+// PROGRUN_KERNEL_MATRIX=1 is set too: emulation is slow, so tests then assert nothing
+// about speed. On architectures other than amd64 they run with -short: these kernels
+// differ in byte order, page size and JIT, and a few requests show that as well as
+// thousands.
 //
 // The exit status is 1 if a test failed, if a kernel complained on its console
 // (Oops, BUG, WARNING), if a test passed on no kernel at all, or if the table of
 // program types in README.md differs from what TestProgramTypes found. A run on
-// chosen kernels does not ask that every test passes somewhere, and a run of
-// chosen kernels or tests compares only those cells of the README that it ran.
-// 32-bit binaries are not compared with it.
+// chosen kernels does not require that every test passes somewhere. A run of chosen
+// kernels or tests compares only the cells of the README that it covers. Runs of
+// 32-bit binaries are not compared with the README.
 //
 // The flags are:
 //
@@ -39,7 +39,7 @@
 //	-run regexp
 //		run only the tests that match, as with go test
 //	-v
-//		list every subtest, not just those which failed or skipped somewhere
+//		list every subtest, not only those that failed or skipped somewhere
 //	-goarch name
 //		run on kernels of this architecture only: amd64, arm64, ppc64le, s390x,
 //		or 386 for 32-bit test binaries on amd64's kernels; with -kernel, amd64
@@ -49,7 +49,7 @@
 //	-timeout duration
 //		give each kernel this long (default 10m)
 //	-accel name
-//		have QEMU use this accelerator for amd64 (default "tcg,thread=multi";
+//		let QEMU use this accelerator for amd64 (default "tcg,thread=multi";
 //		"kvm" is faster where it works)
 package main
 
@@ -93,7 +93,7 @@ func (o options) chosen() bool { return o.kernels != "" || o.goarch != "" }
 // partial reports whether the run leaves out kernels or tests.
 func (o options) partial() bool { return o.chosen() || o.run != "" }
 
-// accelFor is the accelerator for virtual machines of an architecture.
+// accelFor returns the accelerator for virtual machines of an architecture.
 func (o options) accelFor(a *arch) string {
 	if a.goarch == native {
 		return o.accel
@@ -161,16 +161,16 @@ func run(ctx context.Context, opts options) (bool, error) {
 // A target is a kernel to run on: the machine's own, or one in packages.
 type target struct {
 	arch    *arch
-	kernel  string // its name, as -kernel has it
-	version string // as the package or, on the host, uname -r has it
+	kernel  string // its name, as in -kernel
+	version string // as in the package or, on the host, in uname -r
 	host    bool
 	debs    []string
 }
 
-// column is how tables about kernels call the target.
+// column returns the name of the target in tables about kernels.
 func (t target) column() string { return columnName(t.kernel, t.arch.goarch) }
 
-// name is how the table of tests and messages call the target.
+// name returns the name of the target in messages and in the table of tests.
 func (t target) name() string {
 	if t.host {
 		return t.column() + " (host)"
@@ -196,7 +196,7 @@ func pickTargets(ctx context.Context, opts options) ([]target, error) {
 	return sortTargets(targets), nil
 }
 
-// kernelsOf lists the kernels of an architecture that a run is asked for.
+// kernelsOf returns the kernels of an architecture that opts asks for.
 func (o options) kernelsOf(a *arch) ([]string, error) {
 	if o.chosen() {
 		if wanted, err := kernelArch(cmp.Or(o.goarch, native)); wanted != a {
@@ -244,7 +244,7 @@ func pickKernels(ctx context.Context, a *arch, names []string) ([]target, error)
 	return append(targets, fetched...), err
 }
 
-// hostTarget is the kernel of this machine.
+// hostTarget returns the target for this machine's kernel.
 func hostTarget() (target, error) {
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
@@ -255,13 +255,14 @@ func hostTarget() (target, error) {
 	return target{arch: a, kernel: seriesOf(version), version: version, host: true}, err
 }
 
-// sortTargets orders targets by their columns, without those named twice.
+// sortTargets orders targets by their columns, and removes duplicates.
 func sortTargets(targets []target) []target {
 	slices.SortStableFunc(targets, func(a, b target) int { return compareColumns(a.column(), b.column()) })
 	return slices.CompactFunc(targets, func(a, b target) bool { return a.name() == b.name() })
 }
 
-// checkTools says which packages the virtual machines lack.
+// checkTools returns an error that names the missing packages of the virtual
+// machines.
 func checkTools(a *arch) error {
 	var missing []string
 	for _, tool := range []struct{ name, pkg string }{
@@ -283,7 +284,7 @@ func checkTools(a *arch) error {
 	return nil
 }
 
-// A report is what came of one target.
+// A report is the outcome of one target.
 type report struct {
 	target
 	boot    time.Duration // until the first process; 0 on the host
@@ -328,7 +329,7 @@ func runAll(ctx context.Context, targets []target, suites map[*arch]*suite, dir 
 	return reports, errors.Join(errs...)
 }
 
-// summary is one line about the report: which kernel, and how long it took.
+// summary returns a line about the report: which kernel, and how long it took.
 func (r *report) summary() string {
 	line := fmt.Sprintf("%-15s %s: ", r.name(), r.version)
 	if !r.host {

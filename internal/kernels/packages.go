@@ -19,14 +19,14 @@ import (
 	"time"
 )
 
-// keyring is what Debian's archive is verified with.
+// keyring is the keyring that verifies Debian's archive.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// listsAge is how long the archive's package lists are taken as they are.
+// listsAge is how old the archive's package lists may be before they are read again.
 const listsAge = 24 * time.Hour
 
-// fetchKernels fetches the newest package of each kernel. Where that has left
-// the archive since its lists were read, they are read again.
+// fetchKernels fetches the newest package of each kernel. If a package has left the
+// archive since the lists were read, it reads the lists again.
 func fetchKernels(ctx context.Context, arch *arch, names []string) ([]target, error) {
 	a, err := openArchive(ctx, arch)
 	if err != nil {
@@ -46,11 +46,11 @@ func fetchKernels(ctx context.Context, arch *arch, names []string) ([]target, er
 	return a.fetchAll(ctx, names)
 }
 
-// An archive is Debian's for one architecture, seen through an apt configuration
-// of its own.
+// An archive is Debian's archive for one architecture, with an apt configuration of
+// its own.
 type archive struct {
 	arch *arch
-	dir  string // holds the configuration, the lists, and a directory a kernel
+	dir  string // holds the configuration, the lists, and a directory for each kernel
 	conf string
 }
 
@@ -65,16 +65,15 @@ func openArchive(ctx context.Context, arch *arch) (*archive, error) {
 	return a, a.configure(ctx)
 }
 
-// refresh reads the archive's lists if those in the cache are older than age,
-// and says whether it did. Where the archive does not answer, or not with all of
-// them, those that are there will do.
+// refresh reads the archive's lists if those in the cache are older than age, and
+// reports whether it did. If it cannot read all of them, it keeps the old ones.
 func (a *archive) refresh(ctx context.Context, age time.Duration) (bool, error) {
 	stamp := filepath.Join(a.dir, "updated")
 	info, err := os.Stat(stamp)
 	if err == nil && time.Since(info.ModTime()) < age {
 		return false, nil
 	}
-	// Without the error mode, apt-get only warns of lists that it could not read.
+	// Without the error mode, apt-get only warns about lists that it could not read.
 	_, err = output(exec.CommandContext(ctx, "apt-get", "-c", a.conf, "-q", "-o", "APT::Update::Error-Mode=any", "update"))
 	if err == nil {
 		return true, os.WriteFile(stamp, nil, 0o644)
@@ -85,8 +84,8 @@ func (a *archive) refresh(ctx context.Context, age time.Duration) (bool, error) 
 	return false, ctx.Err()
 }
 
-// configure writes the private configuration. The suites are those which hold
-// the kernels; where they are is what the machine's own configuration says.
+// configure writes the private configuration. It has the suites that hold the
+// kernels, and takes their location from the machine's own configuration.
 func (a *archive) configure(ctx context.Context) error {
 	for _, sub := range []string{"lists/partial", "archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(a.dir, sub), 0o755); err != nil {
@@ -105,7 +104,7 @@ func (a *archive) configure(ctx context.Context) error {
 		return err
 	}
 	// The machine's hooks after an update are for its own lists. Without the
-	// sandbox user, apt can write here as whoever runs it.
+	// sandbox user, apt writes here as the user who runs it.
 	conf := fmt.Sprintf(`APT::Architecture "%[2]s";
 APT::Architectures { "%[2]s"; };
 APT::Sandbox::User "root";
@@ -127,8 +126,8 @@ func sourcesStanza(uri string, suites ...string) string {
 		uri, strings.Join(suites, " "), keyring)
 }
 
-// archiveURIs asks apt where the machine's own release and its security updates
-// come from.
+// archiveURIs asks apt for the locations of the machine's own release and of its
+// security updates.
 func archiveURIs(ctx context.Context) (main, security string, err error) {
 	codename, err := debianCodename()
 	if err != nil {
@@ -216,8 +215,8 @@ func parsePackages(list string) []debPackage {
 	return all
 }
 
-// imageName begins the name of a kernel; linux-image-6.12-cloud-amd64 and the
-// like only point to one.
+// imageName matches the start of the name of a kernel's package. It does not match
+// packages such as linux-image-6.12-cloud-amd64, which only depend on one.
 var imageName = regexp.MustCompile(`^linux-image-(\d+\.\d+)\.`)
 
 // series returns the series of a kernel of this flavour, or "" for any other
@@ -229,10 +228,10 @@ func (p debPackage) series(flavour string) string {
 	return ""
 }
 
-// partNames are the packages that a kernel is split in since 7.x.
+// partNames matches the packages into which a kernel is split since 7.x.
 var partNames = regexp.MustCompile(`linux-(binary|modules)-[^\s,]+`)
 
-// parts are the packages that hold the files of kernel p.
+// parts returns the packages that hold the files of kernel p.
 func (p debPackage) parts(all []debPackage) []debPackage {
 	parts := []debPackage{p}
 	for _, name := range partNames.FindAllString(p.depends, -1) {
@@ -277,7 +276,7 @@ func (a *archive) fetchAll(ctx context.Context, names []string) ([]target, error
 	return targets, nil
 }
 
-// fetchKernel fetches a kernel by the name that -kernel has.
+// fetchKernel fetches a kernel by its name in -kernel.
 func (a *archive) fetchKernel(ctx context.Context, name string, all []debPackage) (target, error) {
 	series, flavour, err := a.arch.flavour(name)
 	if err != nil {
@@ -292,9 +291,9 @@ func (a *archive) fetchKernel(ctx context.Context, name string, all []debPackage
 	return target{arch: a.arch, kernel: name, version: version, debs: debs}, err
 }
 
-// fetchNewest fetches the newest of several packages, with its parts, or the next
-// that it can. Where none can be had, what an earlier run has put into the cache
-// will do. It returns the version and the names of the files.
+// fetchNewest fetches the newest of several packages that it can get, with its parts.
+// If it gets none, it uses what an earlier run put into the cache. It returns the
+// version and the names of the files.
 func (a *archive) fetchNewest(ctx context.Context, name string, packages, all []debPackage) (string, []string, error) {
 	slices.SortFunc(packages, func(p, q debPackage) int { return -compareVersions(ctx, p.version, q.version) })
 	errs := []error{fmt.Errorf("%s of %s cannot be had from the archive", name, a.arch.deb)}
@@ -330,9 +329,9 @@ func compareVersions(ctx context.Context, a, b string) int {
 	return 0
 }
 
-// fetch downloads a package in parts, unless the cache has it, and then drops the
-// older ones. apt-get checks what it downloads; what the cache holds is checked
-// against the lists too.
+// fetch downloads a package with its parts, unless the cache has it, and then removes
+// older ones from the cache. apt-get checks what it downloads. fetch also checks what
+// the cache holds against the lists.
 func (a *archive) fetch(ctx context.Context, name string, parts []debPackage) ([]string, error) {
 	dir := filepath.Join(a.dir, name)
 	partial := filepath.Join(dir, "partial")
@@ -350,7 +349,7 @@ func (a *archive) fetch(ctx context.Context, name string, parts []debPackage) ([
 		}
 		fetched = append(fetched, p.filename)
 	}
-	// The cache never holds a part without the others.
+	// The cache must never hold a part without the others.
 	for _, file := range fetched {
 		if err := os.Rename(filepath.Join(partial, file), filepath.Join(dir, file)); err != nil {
 			return nil, err
@@ -392,7 +391,7 @@ func dropOthers(dir string, keep []string) error {
 	return os.RemoveAll(filepath.Join(dir, "partial"))
 }
 
-// matches says whether the file is there and has the package's checksum.
+// matches reports whether the file exists and has the package's checksum.
 func (p debPackage) matches(name string) bool {
 	f, err := os.Open(name)
 	if err != nil {
@@ -404,10 +403,10 @@ func (p debPackage) matches(name string) bool {
 	return err == nil && hex.EncodeToString(h.Sum(nil)) == p.sha256
 }
 
-// A kernel is the files of one that a virtual machine needs.
+// A kernel holds the files of a kernel that a virtual machine needs.
 type kernel struct {
 	image   []byte
-	modules map[string][]byte // by name, as the package has them
+	modules map[string][]byte // by name, compressed as in the package
 	shell   []byte
 }
 

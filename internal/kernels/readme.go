@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// typesTest has a subtest for each program type, which the README's table is
-// made of.
+// typesTest is the test with a subtest for each program type. The README's table
+// comes from its results.
 const typesTest = "TestProgramTypes"
 
 const (
@@ -20,7 +20,7 @@ const (
 )
 
 // checkReadme compares the README's table of program types with what the tests
-// found, or writes it, and says whether the README is right.
+// found, or writes it. It reports whether the README is right.
 func checkReadme(w io.Writer, name string, reports []*report, opts options) (bool, error) {
 	found := supportOf(reports)
 	if len(found.rows) == 0 {
@@ -53,15 +53,15 @@ func checkReadme(w io.Writer, name string, reports []*report, opts options) (boo
 	return true, os.WriteFile(name, []byte(before+tableBegin+table+tableEnd+after), 0o644)
 }
 
-// A support is which kernels run which program type.
+// A support says which kernels run which program types.
 type support struct {
 	rows  []string                     // the types in the order of the tests
 	cells map[string]map[string]string // by type and kernel
 }
 
-// supportOf makes the table from the results of typesTest's subtests, without
-// those that only group others. Where the host has the series of a Debian
-// kernel, the table is about the latter.
+// supportOf builds the table from the results of typesTest's subtests, without those
+// that only group others. If the host has the same series as one of Debian's kernels,
+// the table has the results of Debian's.
 func supportOf(reports []*report) *support {
 	s := &support{cells: map[string]map[string]string{}}
 	for _, id := range newTable(reports).rows {
@@ -124,7 +124,7 @@ func (s *support) set(row, column, mark string) {
 	s.cells[row][column] = mark
 }
 
-// update takes over the cells of other.
+// update copies the cells of other.
 func (s *support) update(other *support) {
 	for _, row := range other.rows {
 		for column, mark := range other.cells[row] {
@@ -144,7 +144,7 @@ func (s *support) failed() bool {
 	return false
 }
 
-// columns are the kernels, in the order of their architectures and ages.
+// columns returns the kernels, ordered by architecture and age.
 func (s *support) columns() []string {
 	all := map[string]bool{}
 	for _, cells := range s.cells {
@@ -179,7 +179,7 @@ func (s *support) markdown() string {
 	return b.String()
 }
 
-// parseSupport reads what markdown wrote.
+// parseSupport parses what markdown returns.
 func parseSupport(block string) *support {
 	s := &support{cells: map[string]map[string]string{}}
 	var columns []string
@@ -204,7 +204,7 @@ func parseSupport(block string) *support {
 	return s
 }
 
-// diff lists the lines that only one of two short texts has.
+// diff returns the lines that only one of two short texts has.
 func diff(old, new string) string {
 	var b strings.Builder
 	without := func(sign, text, other string) {

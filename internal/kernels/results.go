@@ -26,7 +26,7 @@ const (
 // A testID names a test. A test without a name is the package as a whole.
 type testID struct{ pkg, name string }
 
-// top is the test that the subtest id belongs to.
+// top returns the test to which a subtest belongs.
 func (id testID) top() string {
 	top, _, _ := strings.Cut(id.name, "/")
 	return top
@@ -37,7 +37,7 @@ type result struct {
 	output []string
 }
 
-// reason is what a test gave to t.Skip.
+// reason returns what a test passed to t.Skip.
 func (r *result) reason() string {
 	var words []string
 	for _, line := range r.output {
@@ -50,12 +50,12 @@ func (r *result) reason() string {
 	return strings.Join(words, " ")
 }
 
-// logLine is the first line of what a test logs, after the place that did it.
+// logLine matches the first line of what a test logs, after its position.
 var logLine = regexp.MustCompile(`^ *[^ ]+\.go:\d+: (.*)`)
 
-// results are those of one kernel.
+// results holds the results of one kernel.
 type results struct {
-	order      []testID // as the tests ran
+	order      []testID // in the order in which the tests ran
 	byID       map[testID]*result
 	unfinished map[string]bool // the packages that did not end
 }
@@ -72,7 +72,7 @@ type section struct {
 	status int
 }
 
-// add takes up the results of a package.
+// add adds the results of a package.
 func (r *results) add(ctx context.Context, s section) error {
 	cmd := exec.CommandContext(ctx, "go", "tool", "test2json", "-p", s.path)
 	cmd.Stdin = bytes.NewReader(s.output)
@@ -87,7 +87,7 @@ func (r *results) add(ctx context.Context, s section) error {
 	return nil
 }
 
-// apply takes up the events that test2json makes of a package's output.
+// apply adds the events that test2json makes of a package's output.
 func (r *results) apply(pkg string, events io.Reader) error {
 	dec := json.NewDecoder(events)
 	for {
@@ -127,8 +127,8 @@ func (r *results) get(id testID) *result {
 	return res
 }
 
-// finish fails the tests that did not end. A package that failed although none
-// of its tests did has a result of its own; no other has.
+// finish fails the tests that did not end. A package has a result of its own only if
+// it failed although none of its tests did.
 func (r *results) finish(s section) {
 	whole := testID{pkg: s.path}
 	failedTest := false
@@ -169,7 +169,7 @@ type guestOutput struct {
 	sections map[string]section
 }
 
-// parseGuest takes the output apart by the lines that init.sh puts into it.
+// parseGuest splits the output at the lines that init.sh writes into it.
 func parseGuest(output []byte) guestOutput {
 	out := guestOutput{sections: map[string]section{}}
 	var current section

@@ -42,8 +42,8 @@ func buildSuites(ctx context.Context, dir string, targets []target, opts options
 	return suites, nil
 }
 
-// buildSuite builds a static test binary of every package in the module that
-// has tests, but for this command's own.
+// buildSuite builds a static test binary of every package of the module that has
+// tests, except this command.
 func buildSuite(ctx context.Context, dir, goarch string, opts options) (*suite, error) {
 	root, err := goCommand(ctx, goarch, "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
@@ -54,8 +54,8 @@ func buildSuite(ctx context.Context, dir, goarch string, opts options) (*suite, 
 		args: []string{
 			"-test.v=test2json",
 			"-test.run=" + opts.run,
-			// Shorter than the kernel's own limit, so that a test which hangs
-			// shows where.
+			// Shorter than the kernel's own limit, so that a test that hangs
+			// prints where.
 			fmt.Sprintf("-test.timeout=%s", opts.timeout*9/10),
 		},
 	}
@@ -84,7 +84,7 @@ func buildSuite(ctx context.Context, dir, goarch string, opts options) (*suite, 
 	return s, nil
 }
 
-// ownPath is the import path of this command, whose tests need no kernel.
+// ownPath returns the import path of this command, whose tests need no kernel.
 func ownPath() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -93,14 +93,15 @@ func ownPath() string {
 	return info.Path
 }
 
-// goCommand runs the go command for static Linux binaries.
+// goCommand returns a go command that builds static Linux binaries.
 func goCommand(ctx context.Context, goarch string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOWORK=off", "GOARCH="+goarch)
 	return output(cmd)
 }
 
-// output runs cmd and returns what it prints; its error holds what cmd said.
+// output runs cmd and returns what it prints. Its error holds what cmd wrote to
+// standard error.
 func output(cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -8,8 +8,8 @@ import (
 	"text/tabwriter"
 )
 
-// printReports prints the table and what explains it, and says whether all is
-// well.
+// printReports prints the table with its footnotes and the failures. It reports
+// whether all is well.
 func printReports(w io.Writer, reports []*report, opts options) bool {
 	t := newTable(reports)
 	for _, r := range reports {
@@ -46,8 +46,8 @@ func newTable(reports []*report) *table {
 			}
 		}
 	}
-	// Subtests that only a later kernel ran go to their test, and tests to
-	// their package.
+	// Subtests that only a later kernel ran go with their test, and tests with their
+	// package.
 	slices.SortStableFunc(t.rows, func(a, b testID) int {
 		if a.pkg != b.pkg {
 			return strings.Compare(a.pkg, b.pkg)
@@ -57,8 +57,8 @@ func newTable(reports []*report) *table {
 	return t
 }
 
-// status is what came of a test on a kernel: empty if it did not run there. A
-// test that a kernel did not get to has failed.
+// status returns the status of a test on a kernel, which is empty if the test did not
+// run there. A test that the kernel did not get to has failed.
 func (t *table) status(id testID, r *report) status {
 	if res, ok := r.results.byID[id]; ok {
 		return res.status
@@ -69,7 +69,7 @@ func (t *table) status(id testID, r *report) status {
 	return ""
 }
 
-// label names a test, within its package if there are several.
+// label returns the name of a test, with its package if there are several.
 func (t *table) label(id testID) string {
 	name := id.name
 	if name == "" {
@@ -107,7 +107,7 @@ func (t *table) print(w io.Writer, verbose bool) {
 	}
 }
 
-// dull says whether id is a subtest that passed wherever it ran.
+// dull reports whether id is a subtest that passed wherever it ran.
 func (t *table) dull(id testID) bool {
 	if id.name == id.top() {
 		return false
@@ -173,7 +173,7 @@ func (t *table) printFailures(w io.Writer) int {
 	return n
 }
 
-// passedNowhere lists the tests that failed on no kernel and passed on none.
+// passedNowhere returns the tests that failed on no kernel and passed on none.
 func (t *table) passedNowhere() []testID {
 	var ids []testID
 	for _, id := range t.rows {

@@ -17,11 +17,12 @@ import (
 	"time"
 )
 
-// guestModules are loaded before the tests, with what they depend on, since
-// nothing in the machine loads any later. Those built into a kernel are left out.
+// guestModules are the modules that are loaded before the tests, with those that they
+// depend on, since nothing in the machine loads modules later. Those built into a
+// kernel are left out.
 var guestModules = []string{
 	"virtio_pci", "virtio_console", // the port for the tests' output
-	"crc32c_generic", // which nf_tables asks for by way of libcrc32c
+	"crc32c_generic", // nf_tables needs it through libcrc32c
 	"veth", "dummy", "tun", "ipv6",
 	"sch_ingress", "cls_bpf", "act_bpf",
 	"nf_defrag_ipv4", "nf_defrag_ipv6", "nf_tables",
@@ -82,8 +83,8 @@ func (m machine) prepare(image, initrd []byte) error {
 	)
 }
 
-// boot runs the machine until it turns itself off, and says whether it had to be
-// killed for taking too long.
+// boot runs the machine until it turns itself off, and reports whether it had to be
+// killed because it took too long.
 func (m machine) boot(ctx context.Context) (timedOut bool, err error) {
 	deadline, cancel := context.WithTimeout(ctx, m.limit)
 	defer cancel()
@@ -93,7 +94,7 @@ func (m machine) boot(ctx context.Context) (timedOut bool, err error) {
 		"-serial", "file:"+m.file("console"),
 		"-device", "virtio-serial", "-chardev", "file,id=tests,path="+m.file("tests"), "-device", "virtserialport,chardev=tests",
 		"-kernel", m.file("vmlinuz"), "-initrd", m.file("initrd"),
-		// The level shows warnings, which report looks for.
+		// This level shows the warnings that report looks for.
 		"-append", "console="+m.arch.console+" loglevel=5 panic=-1")
 	_, err = output(cmd)
 	if deadline.Err() != nil && ctx.Err() == nil {
@@ -102,7 +103,7 @@ func (m machine) boot(ctx context.Context) (timedOut bool, err error) {
 	return false, err
 }
 
-// report reads what the machine left on its ports.
+// report reads what the machine wrote to its ports.
 func (m machine) report(ctx context.Context, s *suite) (*report, error) {
 	console, err := os.ReadFile(m.file("console"))
 	if err != nil {
@@ -129,8 +130,8 @@ func (m machine) report(ctx context.Context, s *suite) (*report, error) {
 	return r, nil
 }
 
-// complaint matches what a kernel prints when something is wrong with it, and
-// what init.sh does.
+// complaint matches what a kernel prints when something is wrong with it, and what
+// init.sh prints.
 var complaint = regexp.MustCompile(`\b(BUG: |Oops: |WARNING: |Kernel panic |general protection fault|rcu: INFO: |INFO: task )|^kernels: `)
 
 // complaints returns the console's lines from the first complaint on.
@@ -153,14 +154,14 @@ func consoleLines(console []byte) []string {
 	return strings.Split(strings.TrimSpace(strings.ReplaceAll(string(console), "\r", "")), "\n")
 }
 
-// A module is one of a kernel's, as insmod wants it.
+// A module is a module of a kernel, in the form that insmod takes.
 type module struct {
 	name    string
 	content []byte
 }
 
-// pick returns the named modules in the order to load them, each after those
-// that it depends on.
+// pick returns the named modules in the order of loading, each after those that it
+// depends on.
 func (k *kernel) pick(ctx context.Context, names []string) ([]module, error) {
 	var picked []module
 	seen := map[string]bool{}
@@ -195,7 +196,7 @@ func (k *kernel) pick(ctx context.Context, names []string) ([]module, error) {
 	return picked, nil
 }
 
-// moduleName spells a module's name in the one way that modinfo does.
+// moduleName returns a module's name as modinfo spells it.
 func moduleName(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // unpackModule decompresses a .ko.xz.
@@ -231,8 +232,8 @@ func moduleDepends(content []byte) ([]string, error) {
 	return nil, nil
 }
 
-// guestImage makes the machine's initial file system. The packages lie in it as
-// they do in the module, each with its test data and README.
+// guestImage returns the machine's initial file system. It has the packages of the
+// module at their paths, each with its test data and README.
 func guestImage(shell []byte, modules []module, s *suite) ([]byte, error) {
 	var a cpio
 	for _, dir := range []string{"proc", "sys", "dev", "tmp", "run", "root", "bin", "modules", "tests"} {
@@ -263,7 +264,7 @@ func guestImage(shell []byte, modules []module, s *suite) ([]byte, error) {
 	return a.finish(), nil
 }
 
-// copyPackage puts the files that a package's tests need into the archive.
+// copyPackage copies the files that a package's tests need into the archive.
 func (a *cpio) copyPackage(p testPackage, dest string) error {
 	binary, err := os.ReadFile(p.binary)
 	if err != nil {
@@ -288,7 +289,7 @@ func (a *cpio) copyPackage(p testPackage, dest string) error {
 	return nil
 }
 
-// copyTree puts a file, or a directory and all below it, into the archive.
+// copyTree copies a file, or a directory and all below it, into the archive.
 func (a *cpio) copyTree(src, dest string) error {
 	return filepath.WalkDir(src, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
