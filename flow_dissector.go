@@ -54,7 +54,7 @@ type FlowDissector struct {
 	Repeat int
 }
 
-// FlowDissectorResult is the result of a run.
+// FlowDissectorResult is the result of a run of [FlowDissector].
 type FlowDissectorResult struct {
 	// Verdict is what the program returned.
 	Verdict FlowDissectorVerdict

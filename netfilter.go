@@ -71,7 +71,8 @@ type Netfilter struct {
 	Repeat int
 }
 
-// NetfilterResult is the result of a run. The kernel does not return the packet.
+// NetfilterResult is the result of a run of [Netfilter]. The kernel does not return
+// the packet.
 type NetfilterResult struct {
 	// Verdict is what the program returned.
 	Verdict NFVerdict

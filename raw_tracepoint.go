@@ -44,7 +44,7 @@ type RawTracepoint struct {
 	CPU CPU
 }
 
-// RawTracepointResult is the result of a run.
+// RawTracepointResult is the result of a run of [RawTracepoint].
 type RawTracepointResult struct {
 	// Return is the low 32 bits of what the program returned.
 	Return int32

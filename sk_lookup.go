@@ -27,7 +27,7 @@ type SkLookup struct {
 	Repeat int
 }
 
-// SkLookupResult is the result of a run.
+// SkLookupResult is the result of a run of [SkLookup].
 type SkLookupResult struct {
 	// Verdict is the outcome that the hook would have: SkPass if the program picked
 	// a socket.

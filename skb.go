@@ -48,7 +48,7 @@ type TC struct {
 	NoOutput bool
 }
 
-// TCResult is the result of a run.
+// TCResult is the result of a run of [TC].
 type TCResult struct {
 	// Verdict is what the program returned.
 	Verdict TCVerdict
@@ -115,7 +115,7 @@ type SocketFilter struct {
 	NoOutput bool
 }
 
-// SocketFilterResult is the result of a run. See also [TCResult].
+// SocketFilterResult is the result of a run of [SocketFilter]. See also [TCResult].
 type SocketFilterResult struct {
 	// Verdict is what the program returned.
 	Verdict SocketFilterVerdict
@@ -184,7 +184,7 @@ type CGroupSKB struct {
 	NoOutput bool
 }
 
-// CGroupSKBResult is the result of a run. See also [TCResult].
+// CGroupSKBResult is the result of a run of [CGroupSKB]. See also [TCResult].
 type CGroupSKBResult struct {
 	// Verdict is what the program returned.
 	Verdict CGroupSKBVerdict
@@ -259,7 +259,7 @@ type LWT struct {
 	NoOutput bool
 }
 
-// LWTResult is the result of a run. See also [TCResult].
+// LWTResult is the result of a run of [LWT]. See also [TCResult].
 type LWTResult struct {
 	// Verdict is what the program returned.
 	Verdict LWTVerdict

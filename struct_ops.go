@@ -24,7 +24,7 @@ type StructOps struct {
 	Args []uint64
 }
 
-// StructOpsResult is the result of a run.
+// StructOpsResult is the result of a run of [StructOps].
 type StructOpsResult struct {
 	// Return is what the program returned.
 	Return int32

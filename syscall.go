@@ -27,7 +27,7 @@ type Syscall struct {
 	Context any
 }
 
-// SyscallResult is the result of a run.
+// SyscallResult is the result of a run of [Syscall].
 type SyscallResult struct {
 	// Return is the low 32 bits of what the program returned.
 	Return int32

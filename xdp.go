@@ -51,7 +51,7 @@ type XDP struct {
 	NoOutput bool
 }
 
-// XDPResult is the result of a run.
+// XDPResult is the result of a run of [XDP].
 type XDPResult struct {
 	// Action is what the program returned.
 	Action XDPAction
