@@ -103,7 +103,7 @@ func errnoOf(err error) syscall.Errno {
 	return errno
 }
 
-// unsupported is the errno of a kernel that lacks something.
+// unsupported is the error of a kernel that lacks a feature, with its errno.
 type unsupported struct{ errno syscall.Errno }
 
 func (u unsupported) Error() string { return "not supported" }

@@ -27,7 +27,7 @@ import (
 // does nothing, costs nothing and needs no privilege.
 type Hold struct {
 	id      uint32 // of the program
-	entered bool   // the program entered the dispatcher as the hold was made, if there is one
+	entered bool   // whether the program entered the dispatcher when the hold was made, if there is one
 	mu      sync.Mutex
 	detach  func() error // nil once closed
 }

@@ -56,8 +56,8 @@ func hasDispatcher(prog *ebpf.Program) bool {
 // no code to make.
 const entersAtOnce = runtime.GOARCH != "amd64" && runtime.GOARCH != "386"
 
-// attach makes the hold, on a thread that ends in a network namespace of its
-// own. A socket there keeps the namespace.
+// attach attaches the program in a new network namespace, on a thread that then
+// ends. A socket keeps the namespace alive.
 func (h *Hold) attach(prog *ebpf.Program) (err error) {
 	onThread(func() bool {
 		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {

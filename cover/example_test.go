@@ -21,7 +21,7 @@ func loadLines() (*ebpf.CollectionSpec, error) {
 	return ebpf.LoadCollectionSpec("testdata/lines_bpfel.o")
 }
 
-// Which lines does a packet reach that begins with 4?
+// This finds the lines that a packet reaches whose first byte is 4.
 func ExampleInstrument() {
 	spec, err := loadLines()
 	if err != nil {
