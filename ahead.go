@@ -10,24 +10,24 @@ import (
 )
 
 const (
-	groupSize   = 32 // inputs that run at a time
-	groupsAhead = 4  // for each worker: one that it runs, and some that wait
+	groupSize   = 32 // inputs in a group
+	groupsAhead = 4  // groups for each worker: one that it runs, and some that wait
 )
 
 // ahead runs the inputs of a batch in groups, ahead of the one that was yielded
-// last. The caller's goroutine pulls inputs, hands them out in groups, and yields
-// the oldest group when there is no room for another. Without workers it runs the
-// groups as well.
+// last. The caller's goroutine pulls inputs, queues them in groups, and yields the
+// oldest group when there is no room for another. Without workers it also runs the
+// groups.
 type ahead[Q Request[Q, R], R any] struct {
 	prog  *ebpf.Program
 	opts  BatchOptions
 	yield func(BatchResult[Q, R], error) bool
 
 	filling  *group[Q, R]
-	waiting  []*group[Q, R] // handed out, in the order of their inputs
-	spare    *group[Q, R]   // yielded
-	size     int            // inputs of a group that is not carried
-	most     int            // such groups that may wait
+	waiting  []*group[Q, R] // queued groups, in the order of their inputs
+	spare    *group[Q, R]   // a group that was yielded, to be used again
+	size     int            // number of inputs of a group that is not carried
+	most     int            // how many of these groups may wait
 	carriage *carriage[Q, R]
 
 	work    chan *group[Q, R]
@@ -35,17 +35,17 @@ type ahead[Q Request[Q, R], R any] struct {
 	workers sync.WaitGroup
 	started int
 	home    netNS
-	lost    atomic.Int32  // workers that could not follow the caller's thread
-	nobody  chan struct{} // closed when all are lost
+	lost    atomic.Int32  // number of workers that could not follow the caller's thread
+	nobody  chan struct{} // closed when all workers are lost
 }
 
-// group is some consecutive inputs, and what became of them. Its memory is used
-// again for later ones.
+// group is a group of consecutive inputs and their results. Its memory is reused for
+// later inputs.
 type group[Q Request[Q, R], R any] struct {
 	inputs  []input[Q, R]
 	done    chan struct{}
 	lent    Q            // the request that runs, with memory for its output
-	lentOut *[]byte      // its Out
+	lentOut *[]byte      // the Out of lent
 	cargo   *cargo[Q, R] // what is carried of the group, or nil
 }
 
@@ -79,8 +79,7 @@ func runAhead[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions, c *
 	return a
 }
 
-// add takes in an input, with a copy of what it points to. It reports whether to
-// go on.
+// add adds an input, with a copy of what it points to. It reports whether to go on.
 func (a *ahead[Q, R]) add(n int, req Q, carry bool) bool {
 	g := a.filling
 	if g != nil && carry != (g.cargo != nil) || len(a.waiting) > 0 && carry != (a.waiting[0].cargo != nil) {
@@ -97,7 +96,7 @@ func (a *ahead[Q, R]) add(n int, req Q, carry bool) bool {
 	return !g.full() || a.handOut()
 }
 
-// add takes in an input. There is room for it.
+// add adds an input. The group must have room for it.
 func (g *group[Q, R]) add(n int, req Q) {
 	g.inputs = g.inputs[:len(g.inputs)+1]
 	in := &g.inputs[len(g.inputs)-1]
@@ -111,7 +110,7 @@ func (g *group[Q, R]) full() bool {
 	return len(g.inputs) == cap(g.inputs) || g.cargo != nil && g.cargo.chunk.Full()
 }
 
-// freeGroup returns an empty group. There is one.
+// freeGroup returns an empty group. For carried inputs, the carriage must have one.
 func (a *ahead[Q, R]) freeGroup(carry bool) (g *group[Q, R]) {
 	if carry {
 		return a.carriage.freeGroup()
@@ -122,8 +121,8 @@ func (a *ahead[Q, R]) freeGroup(carry bool) (g *group[Q, R]) {
 	return g
 }
 
-// handOut has the group that was filled run. Where as much is waiting as may run
-// ahead, it yields the oldest. It reports whether to go on.
+// handOut queues the group that was filled. If as many groups wait as may run ahead,
+// it yields the oldest. It reports whether to go on.
 func (a *ahead[Q, R]) handOut() (goOn bool) {
 	carry := a.filling.cargo != nil
 	a.queue()
@@ -138,15 +137,15 @@ func (a *ahead[Q, R]) handOut() (goOn bool) {
 	return a.yieldOldest()
 }
 
-// queue has the group that was filled wait for someone to run it.
+// queue puts the group that was filled into the queue.
 func (a *ahead[Q, R]) queue() {
 	a.work <- a.filling
 	a.waiting = append(a.waiting, a.filling)
 	a.filling = nil
 }
 
-// finish runs what is left, beside the workers, and yields it. It reports whether
-// to go on.
+// finish runs the remaining groups, along with the workers, and yields them. It
+// reports whether to go on.
 func (a *ahead[Q, R]) finish() (goOn bool) {
 	if a.filling != nil {
 		a.queue()
@@ -160,7 +159,7 @@ func (a *ahead[Q, R]) finish() (goOn bool) {
 	return true
 }
 
-// yieldOldest yields the group that waits longest, which is free then. It reports
+// yieldOldest yields the group that has waited longest, and frees it. It reports
 // whether to go on.
 func (a *ahead[Q, R]) yieldOldest() (goOn bool) {
 	g := a.waiting[0]
@@ -177,8 +176,7 @@ func (a *ahead[Q, R]) yieldOldest() (goOn bool) {
 	return true
 }
 
-// yieldGroup waits for a group and yields what became of it. It reports whether to go
-// on.
+// yieldGroup waits for a group and yields its results. It reports whether to go on.
 func (a *ahead[Q, R]) yieldGroup(g *group[Q, R]) bool {
 	select {
 	case <-g.done:
@@ -201,8 +199,8 @@ func (a *ahead[Q, R]) yieldGroup(g *group[Q, R]) bool {
 	return true
 }
 
-// start starts one worker more, if there may be one more. It runs what work
-// brings, in the network namespace of the caller's thread.
+// start starts another worker, unless there are enough. The worker runs the groups of
+// the queue, in the network namespace of the caller's thread.
 func (a *ahead[Q, R]) start() {
 	if a.started == a.opts.Workers {
 		return
@@ -218,13 +216,13 @@ func (a *ahead[Q, R]) start() {
 			}
 			for g := range a.work {
 				a.run(g)
-				runtime.Gosched() // for the caller, who waits and gets no other turn while there is work
+				runtime.Gosched() // lets the caller go on, which gets no other turn while there is work
 			}
 		})
 	})
 }
 
-// runAll runs what no worker will.
+// runAll runs the groups that are left in the queue.
 func (a *ahead[Q, R]) runAll() {
 	for {
 		select {
@@ -236,7 +234,7 @@ func (a *ahead[Q, R]) runAll() {
 	}
 }
 
-// run runs the inputs of a group until someone says stop.
+// run runs the inputs of a group, until the batch is stopped.
 func (a *ahead[Q, R]) run(g *group[Q, R]) {
 	for i := 0; i < len(g.inputs) && !a.stopped.Load(); {
 		if g.inputs[i].carried {
@@ -259,7 +257,7 @@ func (g *group[Q, R]) runOne(in *input[Q, R], prog *ebpf.Program) {
 	in.Result, in.err = g.lent.Run(prog)
 }
 
-// stop waits for the workers, which do no more than they are at.
+// stop stops the workers and waits for them. A worker finishes the run that it is in.
 func (a *ahead[Q, R]) stop() {
 	a.stopped.Store(true)
 	close(a.work)

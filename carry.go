@@ -12,45 +12,46 @@ import (
 	"github.com/progrun/progrun/internal/carrier"
 )
 
-// BatchStats is what a [Batch] did.
+// BatchStats says how a [Batch] ran its inputs.
 type BatchStats struct {
 	// Inputs is how many inputs were pulled.
 	Inputs int64 `json:"inputs"`
-	// Carried is how many of them ran many in one system call.
+	// Carried is how many of the inputs ran together with others in one system
+	// call.
 	Carried int64 `json:"carried"`
-	// CarryErr is why no more were. It is nil if the batch was not asked to run
-	// ahead, or too short for it to pay.
+	// CarryErr says why no more inputs were carried. It is nil if the batch was not
+	// asked to run ahead, or too short for it to pay.
 	CarryErr error `json:"carry_err,omitempty"`
 }
 
 const (
-	// carryAfter is how many inputs run before a carrier is made, which takes
+	// carryAfter is how many inputs run before a carrier is made. Making it takes
 	// some milliseconds of another CPU.
 	carryAfter = 4096
 	// mostCarried and leastCarried are how many packets one call carries.
 	mostCarried, leastCarried = 512, 16
-	// firstPause is for how many inputs a batch does without its carrier where
-	// that is no faster, as when others keep the XDP dispatcher busy. It doubles
+	// firstPause is how many inputs run without the carrier if that is not faster,
+	// such as when others keep the XDP dispatcher busy. The pause doubles each time,
 	// up to longestPause.
 	firstPause, longestPause = 1 << 17, 1 << 20
-	// judgeAfter is how long calls that carry take together before they are
+	// judgeAfter is the total time of calls that carry after which their speed is
 	// judged.
 	judgeAfter = 50 * time.Millisecond
 )
 
-// carried is what a batch has to know of a type of requests to carry them. All
-// of it is by pointers: requests and results are large beside what it takes to
-// carry a packet.
+// carried has what a batch needs to carry requests of a type. Its functions take
+// pointers, because copying requests and results is slow compared with carrying a
+// packet.
 type carried[Q, R any] struct {
-	// plain reports whether a carrier can run the request as it would run.
+	// plain reports whether a carrier can run the request as a single run would.
 	plain func(*Q) bool
-	// fields returns the fields of the request. There may be no metadata.
+	// fields returns pointers to the fields of the request. metadata may be nil.
 	fields func(*Q) (packet, metadata, out *[]byte, noOutput bool)
 	// result sets the result.
 	result func(to *R, r carrier.Result, perRun time.Duration)
 }
 
-// carriedKind returns how to carry requests of a type, if there is a way.
+// carriedKind returns how to carry requests of a type, if they can be carried.
 func carriedKind[Q, R any]() (kind carried[Q, R], ok bool) {
 	for _, k := range []any{
 		carried[XDP, XDPResult]{(*XDP).plain, (*XDP).fields, (*XDPResult).carried},
@@ -63,7 +64,8 @@ func carriedKind[Q, R any]() (kind carried[Q, R], ok bool) {
 	return kind, ok
 }
 
-// plain reports whether the request has nothing but a packet of one buffer.
+// plain reports whether the request is for one run on a linear packet, without a
+// context other than metadata.
 func (r *XDP) plain() bool {
 	return carriedPacket(r.Packet, r.Repeat) && r.IngressIfindex == 0 && r.RxQueueIndex == 0 && r.LinearSize == 0
 }
@@ -91,25 +93,25 @@ func (to *AnyResult) carried(r carrier.Result, perRun time.Duration) {
 }
 
 // carriage carries the packets of a batch once it has a carrier. Making one takes
-// tens of milliseconds, in which inputs run as ever. All is on the goroutine of the
-// caller.
+// tens of milliseconds, in which inputs run by themselves. Its methods run on the
+// caller's goroutine.
 type carriage[Q Request[Q, R], R any] struct {
 	kind      carried[Q, R]
 	prog      *ebpf.Program
 	options   carrier.Options
 	stats     *BatchStats
-	data, out []byte // of the input that was yielded last
+	data, out []byte // memory of the input that was yielded last
 
-	making  chan *heldCarrier // nil before it begins, and when it is done
+	making  chan *heldCarrier // receives the carrier; nil unless one is being made
 	carrier *heldCarrier
 	free    []*group[Q, R]
 	err     error
 
 	began            time.Time
-	alone            time.Duration // what an input takes by itself
-	took             time.Duration // by the calls since they were last judged
-	in               int           // inputs of those
-	pause, nextPause int           // inputs
+	alone            time.Duration // time of an input that runs by itself
+	took             time.Duration // time of the calls since they were last judged
+	in               int           // number of inputs of these calls
+	pause, nextPause int           // numbers of inputs
 	count            int64
 }
 
@@ -144,8 +146,8 @@ func (c *carriage[Q, R]) groups() int {
 	return c.options.Chunks
 }
 
-// ready reports whether input n is to be carried. It begins to make a carrier
-// where that will pay.
+// ready reports whether input n is to be carried. It starts to make a carrier when
+// that will pay.
 func (c *carriage[Q, R]) ready(n int) bool {
 	switch {
 	case c == nil || c.err != nil:
@@ -178,7 +180,7 @@ func (c *carriage[Q, R]) ready(n int) bool {
 	}
 }
 
-// look has the carrier copy outputs if the request wants its own.
+// look makes the carrier copy outputs if the request asks for its output.
 func (c *carriage[Q, R]) look(req Q) {
 	if c == nil || c.kind.fields == nil {
 		return
@@ -224,7 +226,7 @@ func (c *carriage[Q, R]) freeGroup() *group[Q, R] {
 	return g
 }
 
-// giveBack takes back a group that has been yielded, and looks whether to go on
+// giveBack frees a group that has been yielded, and decides whether to go on
 // carrying.
 func (c *carriage[Q, R]) giveBack(g *group[Q, R]) {
 	l := g.cargo
@@ -245,8 +247,8 @@ func (c *carriage[Q, R]) giveBack(g *group[Q, R]) {
 	c.free = append(c.free, g)
 }
 
-// stop lets go of the carrier, which takes tens of milliseconds, without waiting
-// for that.
+// stop releases the carrier and fills in the stats. Releasing takes tens of
+// milliseconds, for which stop does not wait.
 func (c *carriage[Q, R]) stop(n *int) {
 	if c == nil {
 		return
@@ -270,7 +272,7 @@ func (c *carriage[Q, R]) why() error {
 	return c.err
 }
 
-// heldCarrier is a carrier and the hold on it, or why there is none.
+// heldCarrier is a carrier and the hold on it, or the reason why there is none.
 type heldCarrier struct {
 	*carrier.Carrier
 	hold *Hold
@@ -297,7 +299,8 @@ func (c *heldCarrier) close() {
 	}
 }
 
-// carrierError returns why there is no carrier for what asks for one.
+// carrierError returns the error of a request whose field needs a carrier that could
+// not be made.
 func carrierError(request, field string, err error) error {
 	e := &Error{Request: request, Field: field, Rule: "cannot make a carrier: " + err.Error(), Err: errnoOf(err)}
 	switch {
@@ -309,27 +312,27 @@ func carrierError(request, field string, err error) error {
 	return e
 }
 
-// runCarrier is the call of the kernel that carries. What a signal cuts short goes
-// on where it was, and so none is blocked.
+// runCarrier makes a system call that carries. It blocks no signals, since a call that
+// a signal cuts short is continued where it stopped.
 func runCarrier(prog *ebpf.Program, data []byte, repeat int) (time.Duration, syscall.Errno) {
 	a := newAttr(uint32(prog.FD()), data, nil, nil, nil, uint32(repeat), 0)
 	errno := progRun(&a, attrSize)
 	return a.perRun(), errno
 }
 
-// cargo is what is carried of a group.
+// cargo is the part of a group that is carried.
 type cargo[Q, R any] struct {
 	kind    *carried[Q, R]
-	output  bool // is copied out
+	output  bool // whether outputs are copied out
 	prog    *ebpf.Program
 	chunk   *carrier.Chunk
-	took    time.Duration // by the calls
-	skipped int64         // inputs that could not be carried after all
-	err     error         // of a call
+	took    time.Duration // time of the calls
+	skipped int64         // number of inputs that could not be carried after all
+	err     error         // error of a call
 }
 
-// takeIn copies the packet of an input into the chunk, and reports whether it can be
-// carried.
+// takeIn copies the packet of an input into the chunk. It reports whether the input
+// can be carried.
 func (g *group[Q, R]) takeIn(in *input[Q, R]) bool {
 	l := g.cargo
 	if !l.kind.plain(&in.Request) {
@@ -347,8 +350,8 @@ func (g *group[Q, R]) takeIn(in *input[Q, R]) bool {
 	return l.chunk.Add(*packet, m)
 }
 
-// carry runs the carried inputs from i on, up to the first that is not, and
-// returns the number of that.
+// carry runs the carried inputs from i on, up to the first one that is not carried,
+// and returns the index of that one.
 func (g *group[Q, R]) carry(i int) int {
 	l, inputs, end := g.cargo, g.inputs, i
 	for end < len(inputs) && inputs[end].carried {
@@ -369,7 +372,7 @@ func (g *group[Q, R]) carry(i int) int {
 		for ; from < to; from++ {
 			in := &inputs[i]
 			in.perRun = perRun
-			if to < l.chunk.Len() { // other results will lie in the same place
+			if to < l.chunk.Len() { // later results will overwrite this one
 				g.settle(in, &in.data, &in.out)
 			}
 			i++
@@ -378,7 +381,7 @@ func (g *group[Q, R]) carry(i int) int {
 	return end
 }
 
-// alone runs an input that turns out not to be carried.
+// alone runs an input by itself that the carrier could not run.
 func (g *group[Q, R]) alone(in *input[Q, R]) {
 	in.carried = false
 	g.bringInput(in, &in.data)
@@ -387,8 +390,8 @@ func (g *group[Q, R]) alone(in *input[Q, R]) {
 	g.runOne(in, g.cargo.prog)
 }
 
-// bringInput copies the packet of a carried input, and its metadata, to *data,
-// and has the request point there.
+// bringInput copies the packet of a carried input, and its metadata, to *data, and
+// makes the request point there.
 func (g *group[Q, R]) bringInput(in *input[Q, R], data *[]byte) {
 	l := g.cargo
 	packet, metadata, _, _ := l.kind.fields(&in.Request)
@@ -400,7 +403,8 @@ func (g *group[Q, R]) bringInput(in *input[Q, R], data *[]byte) {
 	}
 }
 
-// settle completes a carried input, with its packets in *data and *out.
+// settle sets the request and the result of a carried input, with memory in *data and
+// *out.
 func (g *group[Q, R]) settle(in *input[Q, R], data, out *[]byte) {
 	l := g.cargo
 	in.carried = false

@@ -10,14 +10,14 @@ import (
 	"github.com/progrun/progrun/internal/carrier"
 )
 
-// LiveVerdicts is how many frames had which verdict.
+// LiveVerdicts counts the verdicts of frames.
 type LiveVerdicts struct {
 	Aborted  int64 `json:"aborted"`
 	Drop     int64 `json:"drop"`
 	Pass     int64 `json:"pass"`
 	TX       int64 `json:"tx"`
 	Redirect int64 `json:"redirect"`
-	// Other counts verdicts that are none of XDP's. The kernel drops the frame.
+	// Other counts unknown verdicts, for which the kernel drops the frame.
 	Other int64 `json:"other"`
 }
 
@@ -35,22 +35,20 @@ func (v *LiveVerdicts) add(other LiveVerdicts) {
 	v.Other += other.Other
 }
 
-// Exchange puts another program in the place of the one that a [Live] runs. The
-// zero value is ready for use. It may be used by several runs and from several
-// goroutines.
+// Exchange replaces the program of a [Live] during its run. The zero value is ready
+// to use. Several runs and several goroutines may use one Exchange.
 type Exchange struct {
 	mu   sync.Mutex
 	runs []*carrier.Live
 }
 
-// Put puts prog in the place of the program in every run under way that has x.
-// Frames that begin after Put returned run prog, and no frame runs neither. The
-// run does not stop for it, nor does a hold have to be made.
+// Put replaces the program of every run under way that has x. Frames that start after
+// Put returns run prog. Every frame runs either the old program or prog. The runs do
+// not stop, and need no new hold.
 //
-// It is an error if no run is under way (EINVAL), or if prog does not go with the
-// first program of a run: both must, or must not, be loaded with
-// BPF_F_XDP_HAS_FRAGS, and have the same attach type, 0 or BPF_XDP. The caller may
-// close prog.
+// Put returns an error if no run is under way (EINVAL), or if prog does not fit the
+// first program of a run: they must agree on BPF_F_XDP_HAS_FRAGS and on the attach
+// type, 0 or BPF_XDP. The caller may close prog after Put.
 func (x *Exchange) Put(prog *ebpf.Program) error {
 	if _, err := xdpTypes.descriptor("Exchange", prog); err != nil {
 		return err

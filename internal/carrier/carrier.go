@@ -1,15 +1,14 @@
 // Package carrier runs many packets through an XDP program in one system call.
 //
-// A carrier is an XDP program of its own that the kernel runs once for each
-// packet, by the repeat of BPF_PROG_RUN. It takes the packet out of a map, writes
-// it into the kernel's buffer, tail-calls the target out of a subprogram, notes
-// what became of the packet, and leaves the buffer as it found it. A tail call
-// out of a subprogram returns to the caller of the subprogram with the target's
-// verdict, on x86-64 since Linux 5.10, on arm64 since 6.0. The helpers that copy
-// packets are there since 5.18.
+// A carrier is an XDP program that the kernel runs once for each packet, by the
+// repeat of BPF_PROG_RUN. It takes the packet from a map, writes it into the kernel's
+// buffer, tail-calls the target from a subprogram, records the result, and leaves the
+// buffer as it found it. A tail call from a subprogram returns to the caller of the
+// subprogram with the target's verdict, on x86-64 since Linux 5.10, on arm64 since
+// 6.0. The helpers that copy packets exist since 5.18.
 //
-// The target sees what it would in a run of its own, but for one tail call of 33
-// that it cannot make.
+// The target sees what it would see in a run of its own, except that it can make only
+// 32 of 33 tail calls.
 package carrier
 
 import (
@@ -33,9 +32,9 @@ type Carrier struct {
 
 // Options configures a carrier.
 type Options struct {
-	Chunks  int  // how many chunks there are
-	Packets int  // how many packets one takes
-	Output  bool // whether packets and metadata are wanted back
+	Chunks  int  // number of chunks
+	Packets int  // number of packets in a chunk, at most
+	Output  bool // whether results have packets and metadata
 }
 
 // New makes a carrier of target.
@@ -50,7 +49,7 @@ func New(target *ebpf.Program, opts Options) (*Carrier, error) {
 	return c, nil
 }
 
-// make makes maps of so many entries, and the program.
+// make makes the maps, with the given numbers of entries, and the program.
 func (c *Carrier) make(target *ebpf.Program, controls, packets, slabs int) (err error) {
 	if err := c.aim(target); err != nil {
 		return err
@@ -86,7 +85,7 @@ func (c *Carrier) make(target *ebpf.Program, controls, packets, slabs int) (err 
 	return nil
 }
 
-// lacking says what the kernel does not have, if that is why.
+// lacking returns an error that names the helper which the kernel lacks, or nil.
 func lacking() error {
 	err := features.HaveProgramHelper(ebpf.XDP, asm.FnXdpStoreBytes)
 	if errors.Is(err, ebpf.ErrNotSupported) {
@@ -97,8 +96,8 @@ func lacking() error {
 
 const mmapable = 1 << 10 // BPF_F_MMAPABLE
 
-// aim makes the array with the target in it, and finds out which programs go
-// with the target: an array takes only such as agree with its first.
+// aim makes the array with the target, and finds out which kind of program fits the
+// target: an array accepts only programs that agree with its first one.
 func (c *Carrier) aim(target *ebpf.Program) (err error) {
 	c.targets, err = ebpf.NewMap(&ebpf.MapSpec{Name: "carrier_target", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2})
 	if err != nil {
@@ -117,7 +116,7 @@ func (c *Carrier) aim(target *ebpf.Program) (err error) {
 	return fmt.Errorf("no program goes with the program: %w", err)
 }
 
-// fits tries a small program of the same kind.
+// fits returns an error unless a small program of the carrier's kind fits the target.
 func (c *Carrier) fits() error {
 	spec := &ebpf.ProgramSpec{
 		Type: ebpf.XDP, AttachType: c.attach, License: "Dual MIT/GPL",
@@ -138,14 +137,13 @@ func (c *Carrier) control(i int) *control {
 	return (*control)(unsafe.Pointer(&c.controlMem[i*controlSize]))
 }
 
-// Program is the program to run, and to hold while it does.
+// Program returns the carrier's program, which is to be run and held.
 func (c *Carrier) Program() *ebpf.Program { return c.prog }
 
-// Exchange puts another target in the place of the one there is, with one store
-// that every later packet sees.
+// Exchange replaces the target, with one store that every later packet sees.
 func (c *Carrier) Exchange(target *ebpf.Program) error { return c.targets.Put(uint32(0), target) }
 
-// Close lets go of everything. No call may be under way.
+// Close releases everything. No call may be under way.
 func (c *Carrier) Close() error {
 	err := c.prog.Close()
 	for _, mem := range [][]byte{c.controlMem, c.indexMem, c.slabMem} {

@@ -9,25 +9,25 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// A Chunk is packets that run in one system call. Its memory is part of the
-// carrier's, and used again after Reset.
+// A Chunk holds packets that run in one system call. Its memory is part of the
+// carrier's, and is reused after Reset.
 type Chunk struct {
 	carrier *Carrier
 	control *control
 	packets []packet
 	first   uint32 // the number of packets[0] among those of all chunks
 	in, out []byte
-	pos     uint32 // of in among all slabs
-	start   []byte // what the kernel's buffer holds first
-	n, done int
-	filled  int // bytes of in
+	pos     uint32 // position of in among all slabs
+	start   []byte // initial contents of the kernel's buffer
+	n, done int    // packets that were added, and that have run
+	filled  int    // bytes used of in
 }
 
-// A Call runs prog repeat times on data, and returns the mean time of a run. The
-// errno may be anything, also after some of the runs.
+// A Call runs prog repeat times on data, and returns the mean time of a run. It may
+// return an errno even after some of the runs.
 type Call func(prog *ebpf.Program, data []byte, repeat int) (time.Duration, syscall.Errno)
 
-// Result is what became of a packet.
+// Result is the result of a packet's run.
 type Result struct {
 	Verdict uint32
 	// Packet and Metadata are nil without output. They are valid until the next
@@ -59,7 +59,7 @@ func (c *Carrier) Chunk(i int) *Chunk {
 
 func (c *Carrier) slab(i int) []byte { return c.slabMem[i*slabSize:][:slabSize:slabSize] }
 
-// Capacity is how many packets a chunk takes at most.
+// Capacity returns how many packets a chunk takes at most.
 func (c *Carrier) Capacity() int {
 	return int(c.index.MaxEntries() / c.controls.MaxEntries())
 }
@@ -85,12 +85,12 @@ func (b *Chunk) Add(p, metadata []byte) bool {
 	return true
 }
 
-// Full reports whether there might be no room for another packet.
+// Full reports whether another packet might not fit.
 func (b *Chunk) Full() bool {
 	return b.n == len(b.packets) || b.filled > slabSize-int(b.carrier.most)
 }
 
-// Len is how many packets have been added.
+// Len returns how many packets have been added.
 func (b *Chunk) Len() int { return b.n }
 
 // Input returns a packet that was added, and its metadata. They are valid until
@@ -101,10 +101,10 @@ func (b *Chunk) Input(i int) (p, metadata []byte) {
 	return all[e.meta:], all[:e.meta:e.meta]
 }
 
-// Run runs the packets before end that have not run, as many as it can, and
-// returns the range of those that did. Their results are valid until the next
-// Run. A range of none is for a packet that cannot be carried: the caller runs it
-// some other way, and calls Skip. An error is that of a call which ran nothing.
+// Run runs as many as it can of the packets before end that have not run, and returns
+// the range of those that ran. Their results are valid until the next Run. An empty
+// range means that the next packet cannot be carried: the caller runs it in another
+// way, and calls Skip. An error comes from a call that ran nothing.
 func (b *Chunk) Run(end int, call Call) (from, to int, perRun time.Duration, err error) {
 	from = b.done
 	c := b.control
@@ -115,7 +115,7 @@ func (b *Chunk) Run(end int, call Call) (from, to int, perRun time.Duration, err
 		perRun = took
 		if c.next == before && c.why == running {
 			if errno == 0 {
-				errno = syscall.EIO // the program did not run, or not as ours
+				errno = syscall.EIO // the program did not run, or another one ran
 			}
 			err = errno
 			break
@@ -131,7 +131,7 @@ func (b *Chunk) Skip() {
 	b.done++
 }
 
-// Result returns what became of a packet of the last Run.
+// Result returns the result of a packet of the last Run.
 func (b *Chunk) Result(i int) Result {
 	e := &b.packets[i]
 	r := Result{

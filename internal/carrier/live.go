@@ -9,8 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Live is a carrier for live frames: it counts what the target says of them, and
-// writes each anew if there are packets.
+// Live is a carrier for live frames. It counts the target's verdicts. If there are
+// packets, it writes one into each frame.
 type Live struct {
 	Carrier
 	frame []byte
@@ -18,22 +18,23 @@ type Live struct {
 
 // LiveOptions configures a carrier for live frames.
 type LiveOptions struct {
-	// Packets are the frames to write, one after another, again and again. None
-	// leaves every frame as it is.
+	// Packets are written into the frames, in turn. If there are none, frames stay
+	// as they are.
 	Packets [][]byte
-	// Metadata is what lies in front of each of Packets.
+	// Metadata lies in front of each packet.
 	Metadata []byte
-	// CPUs are those of the threads that will run the program, which must not
-	// leave them. None means one thread, on any CPU.
+	// CPUs are the CPUs of the threads that will run the program. The threads must
+	// not leave them. None means one thread, on any CPU.
 	CPUs []int
 }
 
-// Bytes is how much memory the packets take.
+// Bytes returns how much memory the packets take.
 func (o *LiveOptions) Bytes() int64 {
 	return o.layout(nil)*slabSize + int64(len(o.Packets))*packetSize
 }
 
-// layout finds a place for each packet, and tells how many slabs that takes.
+// layout calls place with a position for each packet, and returns how many slabs the
+// packets take.
 func (o *LiveOptions) layout(place func(i int, pos int64)) (slabs int64) {
 	pos := int64(0)
 	for i, p := range o.Packets {
@@ -65,8 +66,8 @@ func NewLive(target *ebpf.Program, opts LiveOptions) (*Live, error) {
 	return l, nil
 }
 
-// fill copies the packets into the maps. The frame that calls begin with has
-// the length that most packets have: others take the kernel more time.
+// fill copies the packets into the maps. The frame that calls start with has the most
+// frequent length of a packet, since other lengths take the kernel more time.
 func (l *Live) fill(opts *LiveOptions) {
 	lengths := make(map[int]int)
 	opts.layout(func(i int, pos int64) {
@@ -85,10 +86,10 @@ func (l *Live) fill(opts *LiveOptions) {
 	}
 }
 
-// Frame is the frame to call the kernel with where there are packets.
+// Frame returns the frame with which to call the kernel if there are packets.
 func (l *Live) Frame() []byte { return l.frame }
 
-// Slot is where the frames of one thread are counted.
+// Slot has the counters of one thread.
 type Slot struct{ control *control }
 
 // Slot returns the slot of a CPU, or that of the one thread.
@@ -102,8 +103,8 @@ func (l *Live) Slot(cpu int) Slot {
 // Seek makes packet n the next one. No call may be under way on the slot.
 func (s Slot) Seek(n uint32) { s.control.next = n }
 
-// Verdicts are how many frames have had each verdict, from XDP_ABORTED to
-// XDP_REDIRECT, and any other. A call may be under way.
+// Verdicts returns how many frames had each verdict, from XDP_ABORTED to XDP_REDIRECT,
+// and then any other. A call may be under way.
 func (s Slot) Verdicts() (counts [6]uint64) {
 	for i := range counts {
 		counts[i] = atomic.LoadUint64(&s.control.verdicts[i])
@@ -111,7 +112,7 @@ func (s Slot) Verdicts() (counts [6]uint64) {
 	return counts
 }
 
-// Ran is how many frames have run.
+// Ran returns how many frames have run.
 func (s Slot) Ran() (n uint64) {
 	for _, v := range s.Verdicts() {
 		n += v

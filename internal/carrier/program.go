@@ -9,19 +9,20 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// What the program and Go share. All fields are in the machine's byte order.
+// The structs that the program and Go share. All fields are in the machine's byte
+// order.
 type (
 	// control is the state of one slot: of a chunk, or of a worker of Live.
 	control struct {
-		next     uint32 // the packet that comes next
+		next     uint32 // the next packet
 		end      uint32 // where to stop, or to begin again
 		out      uint32 // where the next output goes, within its slab
 		why      uint32 // why the program stopped before end
 		verdicts [6]uint64
 	}
-	// packet is one packet, and what became of it.
+	// packet is one packet, and its result.
 	packet struct {
-		pos, size, meta uint32 // of metadata and packet, among all slabs
+		pos, size, meta uint32 // position of metadata and packet among all slabs, their size, and that of the metadata
 
 		verdict         uint32
 		outPos, outSize uint32 // of metadata and packet, in the slab of outputs
@@ -55,17 +56,17 @@ const (
 const (
 	slabBits = 18
 	slabSize = 1 << slabBits // packets lie in slabs, none across two
-	leastLen = 14            // of a packet: an Ethernet header
+	leastLen = 14            // smallest packet: an Ethernet header
 
 	xdpFrame = 40             // sizeof(struct xdp_frame), at the start of the headroom
-	headroom = 256 - xdpFrame // what a program can use of it
+	headroom = 256 - xdpFrame // the part of the headroom that a program can use
 
 	xdpDrop = 1
 	xdpPass = 2
 	other   = len(control{}.verdicts) - 1
 )
 
-// The registers that outlive calls.
+// The registers that keep their value across calls.
 const (
 	rCtx     = asm.R6
 	rControl = asm.R7
@@ -73,7 +74,7 @@ const (
 	rSaved   = asm.R9
 )
 
-// The stack.
+// Offsets on the stack.
 const (
 	spSlot  int16 = -4
 	spKey   int16 = -8
@@ -85,15 +86,15 @@ const (
 	ctxData, ctxEnd, ctxMeta = 0, 4, 8
 )
 
-// shape is what a program is made for.
+// shape says what a carrier's program is for.
 type shape struct {
-	live    bool // frames go where the target says
-	cpus    bool // the slot is the number of the CPU, else 0
-	packets bool // frames are written anew
-	output  bool // outputs are copied out
+	live    bool // whether it runs on live frames
+	cpus    bool // whether the slot is the number of the CPU, and not 0
+	packets bool // whether it writes packets into the frames
+	output  bool // whether it copies outputs out
 	frags   bool
 	attach  ebpf.AttachType
-	most    uint32 // bytes of metadata and packet
+	most    uint32 // largest size of metadata and packet, in bytes
 }
 
 // program is a carrier's maps and how it uses them.
@@ -123,7 +124,7 @@ func (p *program) instructions() asm.Instructions {
 		all = p.onePacket()
 	}
 	tail := p.tail()
-	// Tail calls out of subprograms take BTF.
+	// Tail calls from subprograms need BTF.
 	all[0] = function(all[0], "carrier")
 	tail[0] = function(tail[0], "tail")
 	return append(all, tail...)
@@ -164,7 +165,7 @@ func (p *program) onePacket() asm.Instructions {
 		p.clear("unfit"),
 		p.write(headroom, "unfit"),
 		asm.Instructions{
-			// Where the packet is now is where the next one will be.
+			// The next packet will be where this one is now.
 			asm.LoadMem(asm.R1, rCtx, ctxData, asm.Word),
 			asm.Mov.Reg32(rSaved, asm.R1),
 			asm.LoadMem(asm.R1, rControl, offNext, asm.Word),
@@ -243,10 +244,10 @@ func (p *program) liveFrame() asm.Instructions {
 	)
 }
 
-// tail is the subprogram that the target returns to the caller of. What follows
-// the tail call is for when there is no target. Kernels before 6.18 take its
-// result for the only one there can be, and leave out what tests for another:
-// so it is one that the verifier cannot know. A redirect with flags is
+// tail is the subprogram with the tail call. The target returns to the caller of tail.
+// What follows the tail call runs if there is no target. Kernels before 6.18 assume
+// that its result is the only possible one, and remove tests for others. So it is a
+// result that the verifier cannot know: that of a redirect with flags, which is
 // XDP_ABORTED.
 func (p *program) tail() asm.Instructions {
 	return asm.Instructions{
@@ -272,8 +273,8 @@ func (p *program) nextPacket(missing string) asm.Instructions {
 	)
 }
 
-// mostOut is how many bytes an output has at most: more than a linear one only
-// if a program left its packet in fragments.
+// mostOut returns the largest size of an output in bytes. An output is larger than a
+// linear packet only if a program left its packet in fragments.
 func (p *program) mostOut() uint32 {
 	if p.frags {
 		return max(p.most, 1<<16)
@@ -281,7 +282,7 @@ func (p *program) mostOut() uint32 {
 	return p.most
 }
 
-// room stops where another output might not fit.
+// room stops the call if another output might not fit.
 func (p *program) room() asm.Instructions {
 	if !p.output {
 		return nil
@@ -292,15 +293,15 @@ func (p *program) room() asm.Instructions {
 	}
 }
 
-// fit brings the buffer to the length of the packet.
+// fit adjusts the buffer to the length of the packet.
 func (p *program) fit(failed string) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(asm.R2, rCtx, ctxEnd, asm.Word),
 		asm.LoadMem(asm.R1, rCtx, ctxData, asm.Word),
-		asm.Sub.Reg(asm.R2, asm.R1), // how long it is
+		asm.Sub.Reg(asm.R2, asm.R1), // present length
 		asm.LoadMem(asm.R3, rPacket, offSize, asm.Word),
 		asm.LoadMem(asm.R1, rPacket, offMeta, asm.Word),
-		asm.Sub.Reg(asm.R3, asm.R1), // how long it must be
+		asm.Sub.Reg(asm.R3, asm.R1), // required length
 		asm.JEq.Reg(asm.R3, asm.R2, "fits"),
 		asm.Sub.Reg(asm.R3, asm.R2),
 		asm.Mov.Reg(asm.R2, asm.R3),
@@ -311,7 +312,7 @@ func (p *program) fit(failed string) asm.Instructions {
 	}
 }
 
-// clear puts zeros where the kernel has them before a packet, and leaves the
+// clear writes zeros before the packet, where the kernel has them too, and leaves the
 // head there.
 func (p *program) clear(failed string) asm.Instructions {
 	all := join(
@@ -326,7 +327,8 @@ func (p *program) clear(failed string) asm.Instructions {
 	return all
 }
 
-// write writes metadata and packet. The head is so far before the packet.
+// write writes metadata and packet. before is the distance from the head to the
+// packet.
 func (p *program) write(before int32, failed string) asm.Instructions {
 	return join(
 		asm.Instructions{
@@ -364,7 +366,7 @@ func (p *program) write(before int32, failed string) asm.Instructions {
 	)
 }
 
-// note writes down the verdict, which is in R0, and what the packet is like.
+// note records the verdict, which is in R0, and the sizes of the packet.
 func (p *program) note() asm.Instructions {
 	all := asm.Instructions{
 		asm.StoreMem(rPacket, offVerdict, asm.R0, asm.Word),
@@ -434,9 +436,10 @@ func (p *program) copyOut() asm.Instructions {
 	)
 }
 
-// copyPacket copies R4 bytes between the packet, which R2 then points to, and
-// the memory that R3 points to. A copy by a helper begins with some 30 ns, and so
-// short packets are copied here, in blocks of which the last ends with the packet.
+// copyPacket copies R4 bytes between the packet, to which R2 then points, and the
+// memory to which R3 points. A helper takes at least some 30 ns for a copy. So
+// copyPacket copies short packets itself, in blocks, the last of which ends with the
+// packet.
 func copyPacket(name string, helper asm.BuiltinFunc, to, from asm.Register, failed string) asm.Instructions {
 	const long = 8 * 64
 	block := func(off, size int32) asm.Instructions {
@@ -493,8 +496,8 @@ func copyPacket(name string, helper asm.BuiltinFunc, to, from asm.Register, fail
 	)
 }
 
-// restore puts the head back where it was before the target ran, and stops
-// where the buffer is no longer in one piece.
+// restore moves the head back to where it was before the target ran. It stops the call
+// if the buffer is no longer in one piece.
 func (p *program) restore() asm.Instructions {
 	all := join(
 		asm.Instructions{
@@ -507,8 +510,8 @@ func (p *program) restore() asm.Instructions {
 		asm.Instructions{
 			asm.JEq.Imm(asm.R2, 0, "restored"),
 			asm.JSLT.Imm(asm.R2, 0, "back"),
-			// The kernel moves the head only as far as leaves a header. What
-			// the tail has to give first, the next packet takes back.
+			// The kernel moves the head only so far that a header remains. So
+			// the tail grows first, which the next packet undoes.
 			asm.LoadMem(asm.R3, rCtx, ctxEnd, asm.Word),
 			asm.Mov.Reg32(asm.R3, asm.R3),
 			asm.Sub.Reg(asm.R3, rSaved),
@@ -540,7 +543,7 @@ func (p *program) restore() asm.Instructions {
 	return all
 }
 
-// stop ends the call where it is: what follows finds the end reached.
+// stop ends the call at the present packet: the following runs find the end reached.
 func stop(label string, why int64) asm.Instructions {
 	return asm.Instructions{
 		asm.StoreImm(rControl, offWhy, why, asm.Word).WithSymbol(label),
@@ -565,7 +568,8 @@ func (p *program) lookup(m *ebpf.Map, key int16, to asm.Register, missing string
 	}
 }
 
-// ctxPointers loads the ends of the packet, which is at least so long.
+// ctxPointers loads the start and the end of the packet, which has at least a given
+// length.
 func ctxPointers(data, end asm.Register, least int32, shorter string) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(data, rCtx, ctxData, asm.Word),
@@ -585,7 +589,7 @@ func adjust(helper asm.BuiltinFunc, failed string) asm.Instructions {
 	}
 }
 
-// signed extends the sign of a number of 32 bits.
+// signed extends the sign of a 32-bit number.
 func signed(r asm.Register) asm.Instructions {
 	return asm.Instructions{asm.LSh.Imm(r, 32), asm.ArSh.Imm(r, 32)}
 }
