@@ -14,195 +14,193 @@ import (
 	"github.com/progrun/progrun/internal/carrier"
 )
 
-// Live runs an XDP program on live frames: the kernel does with every frame
-// what the program says. It is a traffic generator whose packets are made and
-// steered by BPF. Since Linux 5.18: see [HaveXDPLiveFrames].
+// Live runs an XDP program on live frames: the kernel carries out the verdict on
+// every frame. It is a traffic generator whose packets are made and steered by BPF.
+// Since Linux 5.18: see [HaveXDPLiveFrames].
 //
 // # What becomes of a frame
 //
-// The program sees the packet as if it had come in on Ifindex.
+// The program sees the packet as if it had arrived on Ifindex.
 //
-//   - XDP_DROP and XDP_ABORTED drop it, as does any unknown action.
-//   - XDP_PASS hands it to the network stack as received on Ifindex. It is
-//     delivered locally if its destination MAC address is that of Ifindex.
-//     Counters of the interface do not move, and a generic XDP program that is
-//     attached to it runs on the frame as well.
-//   - XDP_TX sends it out of Ifindex.
-//   - XDP_REDIRECT sends it where bpf_redirect or bpf_redirect_map say. A
-//     devmap may lead to other network namespaces.
+//   - XDP_DROP and XDP_ABORTED drop the frame, as does any unknown action.
+//   - XDP_PASS passes the frame to the network stack, as received on Ifindex. It is
+//     delivered locally if its destination MAC address is that of Ifindex. The
+//     interface does not count it. A generic XDP program that is attached to the
+//     interface runs on the frame too.
+//   - XDP_TX sends the frame out of Ifindex.
+//   - XDP_REDIRECT sends the frame to the target of bpf_redirect or
+//     bpf_redirect_map. A devmap may lead to other network namespaces.
 //
-// Actions take effect at the end of a batch. No frame that is lost on the way
-// fails the run. A driver that cannot send, a target that is down and a frame
-// over the MTU show in the tracepoint xdp:xdp_redirect_err; a full ring in
-// xdp:xdp_devmap_xmit (its field drops). Of a veth the peer must take XDP
-// frames: it must be up and have a native XDP program, if only one that passes
-// all, or GRO switched on. Else frames are lost without an error. Its ring holds
-// 256 frames, and is emptied between batches at the earliest, so that a
-// BatchSize near 256 can overrun it.
+// Actions take effect at the end of a batch. Lost frames do not fail the run. If a
+// driver cannot send, a target is down or a frame exceeds the MTU, the tracepoint
+// xdp:xdp_redirect_err fires. If a ring is full, xdp:xdp_devmap_xmit does, with its
+// field drops.
+//
+// The peer of a veth must accept XDP frames: it must be up, and have a native XDP
+// program, such as one that passes every frame, or GRO switched on. Otherwise frames
+// are lost without an error. The peer's ring holds 256 frames, and is emptied between
+// batches at the earliest. So a BatchSize near 256 can overrun it.
 //
 // # Pages
 //
-// Frames are in pages that the kernel fills with the packet once and then uses
-// again as soon as they are free. So a program that edits the packet meets its
-// own edits, and those of the stack, within one call of the kernel; across
-// calls, the content of a page is that of the request again or of an earlier
-// run, unspecified which. Programs must write every byte that they depend on.
+// The kernel fills pages with the packet once, and reuses each page as soon as it is
+// free. So within one call of the kernel, a program that edits the packet meets its
+// own edits, and those of the stack. In a later call, a page holds either the packet
+// of the request or what an earlier run left in it. It is unspecified which. Programs
+// must write every byte that they depend on.
 //
 // # Exactness
 //
-// No frame is sent twice. The worker threads block all signals, so that none
-// can cut a call short; [LiveStats.Frames] is then what the kernel ran. What
-// cannot be blocked, a stop and continuation of the process, a debugger, the
-// freezer and [syscall.AllThreadsSyscall], can end a call of more than one
-// batch early, and the kernel does not say how early. The frames in doubt are
-// counted in [LiveStats.Uncertain], and are not sent again. With PerCall of at
-// most BatchSize there are none.
+// No frame is sent twice. The worker threads block all signals, so that none can cut
+// a call short, and [LiveStats.Frames] is exact. Some events cannot be blocked: a stop
+// and continuation of the process, a debugger, the freezer and
+// [syscall.AllThreadsSyscall]. They can end a call of more than one batch early, and
+// the kernel does not say how early. [LiveStats.Uncertain] counts the frames in doubt,
+// which are not sent again. If PerCall is set and at most BatchSize, there are none.
 //
 // # Speed
 //
-// A call of more than one frame takes the program into the kernel's XDP
-// dispatcher and out again, tens of milliseconds, unless the program is there
-// already. So a run of several calls keeps it there: see [Hold]. Where the run
-// cannot do that (it takes CAP_SYS_ADMIN), or has to wait for other processes
-// in the dispatcher, its calls take ten times as long as it waits in them, up to
-// a quarter of a second. [LiveStats.HoldErr] and [LiveStats.LimitedBy] say so.
+// A call of more than one frame adds the program to the kernel's XDP dispatcher and
+// removes it again, which takes tens of milliseconds, unless the program is there
+// already. So a run of several calls holds the program: see [Hold]. If the run cannot
+// do so, which takes CAP_SYS_ADMIN, or has to wait for other processes in the
+// dispatcher, it makes longer calls: ten times as long as the wait, up to a quarter of
+// a second. [LiveStats.HoldErr] and [LiveStats.LimitedBy] say so.
 //
 // # Captures
 //
-// A run with Packets sends a capture: one worker in order, round after round. With
-// several workers each packet is sent as often as it would be by one, each worker
-// takes stretches of the capture that follow each other, and the stretches of
-// different workers run at the same time. A frame does not depend on what became of
-// the page before.
+// A run with Packets sends a capture. One worker sends it in order, round after round.
+// Several workers send each packet as often as one would. Each takes one stretch of
+// the capture after another, and the stretches of different workers run at the same
+// time. Each frame is written anew, whatever its page held before.
 //
-// Such a run puts an XDP program of its own, a carrier, in front of the program. It
-// writes the frame, runs the program by a tail call, and counts its verdict. So do
-// runs that count verdicts, or have an Exchange. The carrier knows how many frames
-// have run: Uncertain is 0, and what a call that was cut short left out runs in the
-// next. It is the carrier that is held, and a Hold on the program is of no use. It
-// takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (EPERM), the JIT, Linux 5.18, and a
-// program that arrays of programs take. Where there can be no carrier the run fails
-// before its first frame.
+// Such a run puts a carrier in front of the program. This is an XDP program of the
+// run's own. It writes the frame, runs the program by a tail call, and counts the
+// verdict. Runs with CountVerdicts or an Exchange have a carrier too. The carrier
+// counts the frames that have run: Uncertain is 0, and frames that a cut-short call
+// left out run in the next one. The run holds the carrier, and a Hold on the program
+// has no use. A carrier takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (EPERM), the JIT,
+// Linux 5.18, and a program that fits in an array of programs. If there can be no
+// carrier, the run fails before its first frame.
 //
-// The program can make 32 tail calls in a row in place of 33, and fentry and fexit
-// programs on it do not see the runs.
+// With a carrier, the program can make 32 tail calls in a row instead of 33, and
+// fentry and fexit programs on it do not see the runs.
 //
 // # Namespaces
 //
-// Workers run in the network namespace of the calling thread, or in NetNS. They
-// are moved there only if they are elsewhere. Moving takes CAP_SYS_ADMIN, and
-// to follow the calling thread also /proc. Before Linux 5.14, telling where the
-// calling thread is takes /proc too.
+// Workers run in the network namespace of the calling thread, or in NetNS. Workers
+// that are elsewhere move there. This takes CAP_SYS_ADMIN, and /proc to follow the
+// calling thread. Before Linux 5.14, it takes /proc even to find out where the
+// calling thread is.
 type Live struct {
-	// Packet is the frame, from its Ethernet header on: at least 14 bytes, at
-	// most 3,408 with pages of 4 KiB, 15,696 with pages of 16 KiB, and 40 less
-	// before Linux 6.3 (EINVAL).
+	// Packet is the frame, from its Ethernet header on. It has at least 14 bytes,
+	// and at most 3,408 with pages of 4 KiB, or 3,368 before Linux 6.3 (EINVAL).
 	Packet []byte
-	// Metadata is what lies in front of the packet; see [XDP]. The kernel
-	// keeps it with frames that pass.
+	// Metadata lies in front of the packet; see [XDP.Metadata]. The kernel keeps
+	// it with frames that pass.
 	Metadata []byte
-	// Ifindex is the interface that frames come in on, in NetNS; 0 means
-	// loopback. Its receive queue is always 0.
+	// Ifindex is the interface on which frames arrive, in NetNS. 0 means loopback.
+	// The receive queue is always 0.
 	Ifindex int
-	// Frames is how many frames to run, over all CPUs. 0 means until the
-	// context ends, which it then must be able to.
+	// Frames is how many frames to run, over all CPUs. 0 means until the context
+	// ends; the context must then be one that can end (EINVAL).
 	Frames int64
-	// BatchSize is how many frames the kernel handles at a time: 0 means 64,
-	// and 256 is the most (E2BIG).
+	// BatchSize is how many frames the kernel handles at a time, at most 256
+	// (E2BIG). 0 means 64.
 	BatchSize int
-	// PerCall is how many frames one call of the kernel runs; the last call,
-	// and those at a Rate, may run fewer. A call under way goes on when the
-	// context ends. 0 leaves it to the run, which makes calls of a few
-	// milliseconds.
+	// PerCall is how many frames one call of the kernel runs. The last call, and
+	// calls at a Rate, may run fewer. A call goes on if the context ends during
+	// it. 0 means that the run chooses, and makes calls of a few milliseconds.
 	PerCall int
 	// Rate is how many frames a second to run, over all CPUs, at most
-	// 1,000,000,000; 0 means as many as can be. Frames are spread evenly, in
-	// bursts of at most one batch. A worker that was held up catches up at
-	// 1.25 times its rate. Frames that are more than 100 ms late are not run
-	// but counted in [LiveStats.Missed]. Where calls of one batch are too slow
-	// for the rate, as when they wait for the XDP dispatcher, each call runs
-	// all frames that are due.
+	// 1,000,000,000. 0 means as many as possible. Frames are spread evenly, in
+	// bursts of at most one batch. A worker that was held up catches up at 1.25
+	// times its rate. Frames that are more than 100 ms late do not run, but are
+	// counted in [LiveStats.Missed]. If calls of one batch are too slow for the
+	// rate, such as when they wait for the XDP dispatcher, each call runs all
+	// frames that are due.
 	//
-	// Up to some 15,000 frames a second, a worker sleeps between calls, which
-	// takes 40 to 80 µs of CPU for each frame: 6 % of a CPU at 1,000, 20 % at
-	// 3,000, 40 % at 10,000. From 20,000 on it makes a call at least every 50
-	// µs, has no time to sleep, and spins: it takes a whole CPU, as without a
-	// Rate.
+	// Up to some 15,000 frames a second, a worker sleeps between calls. It takes
+	// 40 to 80 µs of CPU for each frame: 6 % of a CPU at 1,000 frames a second, 20
+	// % at 3,000 and 40 % at 10,000. From 20,000 on, a worker makes a call at
+	// least every 50 µs. It then has no time to sleep, and spins. It takes a whole
+	// CPU, as it does without a Rate.
 	Rate int
-	// CPUs are those to run on, with one worker thread for each. None means
-	// one worker wherever the scheduler puts it.
+	// CPUs are the CPUs to run on, with one worker thread for each. None means one
+	// worker wherever the scheduler puts it.
 	CPUs []int
-	// NetNS is the file descriptor of the network namespace to run in. 0
-	// means that of the calling thread.
+	// NetNS is the file descriptor of the network namespace to run in. 0 means the
+	// namespace of the calling thread.
 	NetNS int
-	// Hold is a hold on the program that the caller has. It must not be
-	// closed (EBADF). If it is nil, the run makes one for itself where it pays.
+	// Hold is a hold on the program that the caller has made. It must not be
+	// closed (EBADF). If it is nil, the run makes one of its own if that pays.
 	Hold *Hold
-	// Packets are frames to run in turn, again and again, in place of Packet
-	// (EINVAL with both). They may differ in size; the limits are those of
-	// Packet. Each frame is written anew, with Metadata in front of it. See the
-	// section on captures.
+	// Packets are frames to run in turn, round after round, in place of Packet
+	// (EINVAL with both). They may differ in size, within the limits of Packet.
+	// Each frame is written anew, with Metadata in front of it. See the section on
+	// captures.
 	Packets [][]byte
-	// Times is when each of Packets runs, from the start of a round: one for
-	// each, none before the one it follows (EINVAL). A round starts when the
-	// last packet of the one before is due, so that Times[0] is the pause
-	// between two rounds. A packet that is late runs at once. Times go with
-	// neither Rate nor more than one of CPUs (EINVAL).
+	// Times says when each of Packets runs, from the start of a round. It has one
+	// time for each packet, in ascending order (EINVAL). A round starts when the
+	// last packet of the round before is due, so Times[0] is the pause between two
+	// rounds. A packet that is late runs at once. Times excludes Rate, and more
+	// than one of CPUs (EINVAL).
 	Times []time.Duration
-	// Speed is how many times faster than Times packets run; 0 means 1.
+	// Speed is how many times faster than Times the packets run. 0 means 1.
 	Speed float64
-	// CountVerdicts has the run count what the program says of the frames, in
+	// CountVerdicts makes the run count the program's verdicts, in
 	// [LiveStats.Verdicts].
 	CountVerdicts bool
-	// Exchange, if it is not nil, can put another program in the place of this
-	// one during the run.
+	// Exchange, if it is not nil, can replace the program during the run.
 	Exchange *Exchange
-	// Progress, if set, is called every ProgressInterval on the goroutine
-	// that called Run, while the workers go on.
+	// Progress, if it is not nil, is called every ProgressInterval, on the
+	// goroutine that called Run, while the workers go on.
 	Progress func(LiveStats)
-	// ProgressInterval is one second if it is 0.
+	// ProgressInterval is the time between calls of Progress. 0 means one second.
 	ProgressInterval time.Duration
 }
 
-// LiveStats is what a run did, or has done so far. Durations are integers of
-// nanoseconds in JSON.
+// LiveStats says what a run of [Live] did, or has done so far. In JSON, durations are
+// integers of nanoseconds.
 type LiveStats struct {
-	// Frames is how many frames the program ran on. If Uncertain is not 0, it
-	// may have been up to that many more.
+	// Frames is how many frames the program surely ran on. Uncertain is how many
+	// more it may have run on.
 	Frames    int64 `json:"frames"`
 	Uncertain int64 `json:"uncertain"`
-	// Missed is how many frames Rate asked for, up to the last that ran, that
-	// could not be run in time.
+	// Missed is how many of the frames that were due at the Rate, up to the last
+	// one that ran, could not run in time.
 	Missed int64 `json:"missed"`
-	// Bytes is how many bytes the frames had as they began, without metadata.
+	// Bytes is how many bytes the frames had before the program ran, without
+	// metadata.
 	Bytes int64 `json:"bytes"`
-	// Verdicts is how many frames had which verdict, if the request has
-	// CountVerdicts, Packets or an Exchange.
+	// Verdicts counts the program's verdicts, if the request has CountVerdicts,
+	// Packets or an Exchange.
 	Verdicts LiveVerdicts `json:"verdicts,omitzero"`
 	// Batches is how many batches the kernel made of the frames.
 	Batches int64 `json:"batches"`
-	// Calls is how many calls of the kernel ran them.
+	// Calls is how many calls of the kernel ran the frames.
 	Calls int64 `json:"calls"`
-	// Wall is the time from the start of the run to the last frame.
+	// Wall is the time from the start of the run to its last frame.
 	Wall time.Duration `json:"wall_ns"`
 	// PerFrame is the kernel's mean time of one frame, on one CPU.
 	PerFrame time.Duration `json:"per_frame_ns"`
-	// Held reports whether the program was held in the XDP dispatcher all
-	// along, by [Live.Hold] or by the run. A kernel without a dispatcher counts
-	// as one that holds: nothing has to wait there. See [Hold].
+	// Held reports whether the program was held in the XDP dispatcher during the
+	// whole run, by [Live.Hold] or by the run. It is true on a kernel without a
+	// dispatcher, where nothing has to wait. See [Hold].
 	Held bool `json:"held"`
-	// HoldErr is why the program was not held. It is nil if it was, or if the
-	// run had no need for it.
+	// HoldErr says why the program was not held. It is nil if the program was held,
+	// or if the run did not need it.
 	HoldErr error `json:"hold_err,omitempty"`
-	// LimitedBy is what kept the run from being faster.
+	// LimitedBy says what kept the run from being faster.
 	LimitedBy LiveLimit `json:"limited_by"`
-	// Workers is the share of each worker, in the order of the request's CPUs.
+	// Workers has the share of each worker, in the order of the request's CPUs.
 	Workers []LiveWorkerStats `json:"workers"`
 }
 
-// LiveWorkerStats is the part of a [LiveStats] that one worker had.
+// LiveWorkerStats says what one worker of a [Live] did. Its other fields are those of
+// [LiveStats].
 type LiveWorkerStats struct {
-	// CPU is the one that the worker was bound to, or -1.
+	// CPU is the CPU to which the worker was bound, or -1.
 	CPU int `json:"cpu"`
 
 	Frames    int64         `json:"frames"`
@@ -216,8 +214,8 @@ type LiveWorkerStats struct {
 	PerFrame  time.Duration `json:"per_frame_ns"`
 }
 
-// Add adds the stats of another run to s, as if one run had followed the other.
-// Workers on the same CPU become one. Adding to the zero value copies other.
+// Add adds the stats of another run to s, as if one run had followed the other. It
+// merges workers on the same CPU. Adding to the zero value copies other.
 func (s *LiveStats) Add(other LiveStats) {
 	if s.Calls == 0 && s.Wall == 0 {
 		workers := append(s.Workers[:0:0], other.Workers...)
@@ -247,7 +245,7 @@ func (s *LiveStats) Add(other LiveStats) {
 	}
 }
 
-// asWorker returns the stats of a run as those of a worker who did it all.
+// asWorker returns the stats of a run as those of a single worker.
 func (s *LiveStats) asWorker() LiveWorkerStats {
 	return LiveWorkerStats{CPU: -1, Frames: s.Frames, Uncertain: s.Uncertain, Missed: s.Missed,
 		Bytes: s.Bytes, Verdicts: s.Verdicts,
@@ -269,10 +267,10 @@ func (s *LiveWorkerStats) add(other LiveWorkerStats) {
 	s.Wall += other.Wall
 }
 
-// FramesPerSecond is the mean rate of the run.
+// FramesPerSecond returns the mean rate of the run.
 func (s *LiveStats) FramesPerSecond() float64 { return perSecond(s.Frames, s.Wall) }
 
-// FramesPerSecond is the mean rate of the worker.
+// FramesPerSecond returns the mean rate of the worker.
 func (s *LiveWorkerStats) FramesPerSecond() float64 { return perSecond(s.Frames, s.Wall) }
 
 func perSecond(n int64, d time.Duration) float64 {
@@ -282,12 +280,12 @@ func perSecond(n int64, d time.Duration) float64 {
 	return float64(n) / d.Seconds()
 }
 
-// LiveLimit is what keeps a run of live frames from being faster.
+// LiveLimit says what kept a run of live frames from being faster.
 type LiveLimit uint8
 
 const (
 	LimitCPU        LiveLimit = iota // the kernel's work on each frame
-	LimitRate                        // the request's Rate, of which at most 1 % was missed
+	LimitRate                        // the request's Rate, of which at most 1 % was missed, or its Times
 	LimitDispatcher                  // the XDP dispatcher, in which calls waited for more than 5 % of the time
 )
 
@@ -299,7 +297,7 @@ func (l LiveLimit) String() string {
 // MarshalText returns what String does.
 func (l LiveLimit) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
-// UnmarshalText reads what MarshalText writes.
+// UnmarshalText parses what String returns.
 func (l *LiveLimit) UnmarshalText(text []byte) error {
 	for known := LimitCPU; known <= LimitDispatcher; known++ {
 		if known.String() == string(text) {
@@ -310,7 +308,8 @@ func (l *LiveLimit) UnmarshalText(text []byte) error {
 	return fmt.Errorf("progrun: no LiveLimit is called %q", text)
 }
 
-// liveNames returns the names of fields where the packet comes from one.
+// liveNames returns the request's names of the kernel's fields. packet is the field
+// that the packet comes from.
 func liveNames(packet string) fieldNames {
 	return fieldNames{
 		"data_size_in": packet, "batch_size": "BatchSize", "ctx_size_in": "Metadata", "ctx.data": "Metadata",
@@ -318,16 +317,16 @@ func liveNames(packet string) fieldNames {
 	}
 }
 
-// Run runs prog, of type [ebpf.XDP], on frames until Frames of them are done
-// or ctx ends. The last frame leaves at most 10 ms after that. Where the program
-// could not be held, or other processes keep the XDP dispatcher busy, calls are
-// long, and the last ends up to a quarter of a second later; the first of those
-// can take a second where a frame takes a microsecond. The end of ctx is an
-// error only if Frames were asked for. The stats are valid beside any error.
+// Run runs prog, of type [ebpf.XDP], until Frames frames have run or ctx ends. The
+// last frame leaves at most 10 ms after ctx ends. If the program could not be held, or
+// other processes keep the XDP dispatcher busy, calls are longer: the last one ends up
+// to a quarter of a second after ctx. The first of these calls can take a second if a
+// frame takes a microsecond. The end of ctx is an error only if Frames is set. The
+// stats are valid even if there is an error.
 //
-// Before the first frame, the request is checked as a whole; an [Error] of
-// that time has Ran at RanNo. The program may be closed during the run, which
-// goes on with a descriptor of its own.
+// Run checks the whole request before the first frame. If it is rejected, the [Error]
+// has RanNo. The program may be closed during the run, since Run duplicates its
+// descriptor.
 func (l Live) Run(ctx context.Context, prog *ebpf.Program) (LiveStats, error) {
 	_, err := xdpTypes.descriptor("Live", prog)
 	if err == nil {
@@ -336,8 +335,8 @@ func (l Live) Run(ctx context.Context, prog *ebpf.Program) (LiveStats, error) {
 	if err != nil {
 		return LiveStats{}, err
 	}
-	// A descriptor of its own: the caller may close prog in the middle, and
-	// the number could then be that of another program.
+	// The caller may close prog during the run, and the descriptor could then be
+	// that of another program.
 	prog, err = prog.Clone()
 	if err != nil {
 		return LiveStats{}, &Error{Request: "Live", Rule: "cannot duplicate the program's descriptor", Err: err}
@@ -349,7 +348,7 @@ func (l Live) Run(ctx context.Context, prog *ebpf.Program) (LiveStats, error) {
 	return l.start(ctx, prog)
 }
 
-// check refuses what the kernel cannot be asked about.
+// check rejects what the kernel cannot be asked about.
 func (l *Live) check(ctx context.Context) error {
 	if ctx == nil {
 		return refuse("Live", "", "", "the context is nil", syscall.EINVAL)
@@ -390,7 +389,7 @@ func (l *Live) check(ctx context.Context) error {
 	return l.checkCPUs()
 }
 
-// carriedBy returns the field that takes a carrier, or "".
+// carriedBy returns the field for which the run needs a carrier, or "".
 func (l *Live) carriedBy() string {
 	switch {
 	case len(l.Packets) > 0:
@@ -509,8 +508,8 @@ func (l *Live) checkCPUs() error {
 	return nil
 }
 
-// askKernel finds out whether a run would be legal, without one: a kernel that
-// has live frames refuses an interface that cannot exist, and only that.
+// askKernel finds out whether the run would be legal, without running the program. A
+// kernel with live frames then refuses only the interface, which cannot exist.
 func (l *Live) askKernel(prog *ebpf.Program) error {
 	if err := wantLiveFrames("Live", prog); err != nil {
 		return err
@@ -532,8 +531,8 @@ func (l *Live) askKernel(prog *ebpf.Program) error {
 	return nil
 }
 
-// liveCall is what the kernel is handed in each call of a run: the program, and
-// the frame with its context. It alone says where those come from.
+// liveCall is what each call of a run passes to the kernel: the program, and the frame
+// with its context.
 type liveCall struct {
 	prog  *ebpf.Program
 	frame []byte // the metadata and the packet

@@ -4,14 +4,15 @@ import (
 	"github.com/progrun/progrun/internal/carrier"
 )
 
-// liveCarrier is the carrier of a run, and what the run has to know of its packets.
+// liveCarrier is the carrier of a run, with the sizes of the run's packets.
 type liveCarrier struct {
 	*carrier.Live
 	exchange *Exchange
-	bytes    []int64 // of all packets before each, and of all
+	bytes    []int64 // for each packet, the size of all before it; and the size of all
 }
 
-// carry puts a carrier in front of the program, and returns what takes it away.
+// carry puts a carrier in front of the program if the request needs one. It returns a
+// function that removes the carrier.
 func (r *liveRun) carry() (release func(), err error) {
 	field := r.carriedBy()
 	if field == "" {
@@ -41,13 +42,13 @@ func (r *liveRun) carry() (release func(), err error) {
 	}, nil
 }
 
-// bytesBefore returns how many bytes n frames have.
+// bytesBefore returns how many bytes the first n frames have.
 func (c *liveCarrier) bytesBefore(n int64) int64 {
 	packets := int64(len(c.bytes) - 1)
 	return n/packets*c.bytes[packets] + c.bytes[n%packets]
 }
 
-// verdicts returns what the frames of a worker have come to.
+// verdicts returns the verdicts on the frames of a worker.
 func (w *liveWorker) verdicts() LiveVerdicts {
 	if w.run.carrier == nil {
 		return LiveVerdicts{}
@@ -56,8 +57,8 @@ func (w *liveWorker) verdicts() LiveVerdicts {
 	return LiveVerdicts{int64(v[0]), int64(v[1]), int64(v[2]), int64(v[3]), int64(v[4]), int64(v[5])}
 }
 
-// carried returns how many frames the last call of n ran. The others are left for
-// the next one.
+// carried returns how many frames the last call, of n frames, ran. The others remain
+// for the next call.
 func (w *liveWorker) carried(n int64) (ran int64) {
 	all := w.verdicts().Total()
 	ran = all - w.ran

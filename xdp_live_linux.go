@@ -17,7 +17,7 @@ import (
 	"github.com/progrun/progrun/internal/carrier"
 )
 
-// openNetNS opens the namespace of a request: 0 means that of the calling thread.
+// openNetNS opens the namespace of a request. 0 means that of the calling thread.
 func openNetNS(fd int) (netNS, error) {
 	if fd == 0 {
 		return currentNetNS(), nil
@@ -32,8 +32,8 @@ func openNetNS(fd int) (netNS, error) {
 	return ns, nil
 }
 
-// becomeWorker makes the calling thread a worker's. It changes the thread for
-// good: a worker's thread ends with the run.
+// becomeWorker prepares the calling thread for a worker. It does not restore the
+// thread, which ends with the run.
 func (r *liveRun) becomeWorker(ns netNS, cpu int) error {
 	if err := ns.enter(); err != nil {
 		e := &Error{Request: "Live", Rule: "cannot move a thread into the network namespace", Err: err}
@@ -53,7 +53,7 @@ func (r *liveRun) becomeWorker(ns netNS, cpu int) error {
 	if errno := setSignals(allSignals(), nil); errno != 0 {
 		return &Error{Request: "Live", Rule: "cannot block the signals of a thread", Err: errno}
 	}
-	// The default of 50 µs is a long time between frames.
+	// The default slack of 50 µs is a long time between frames.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	return nil
 }
@@ -71,7 +71,7 @@ func pin(cpu int) error {
 	return nil
 }
 
-// maxCPUs is how many CPUs a set of them can have.
+// maxCPUs is how many CPUs a CPUSet can hold.
 const maxCPUs = len(unix.CPUSet{}) * strconv.IntSize
 
 func offlineCPU(cpu int) error {
@@ -79,10 +79,10 @@ func offlineCPU(cpu int) error {
 }
 
 const (
-	// spread is the least time between two calls at a Rate: a call takes
-	// about 10 µs by itself.
+	// spread is the least time between two calls at a Rate. A call itself takes
+	// about 10 µs.
 	spread = 50 * time.Microsecond
-	// spreadUnheld takes its place where only calls of one frame are quick.
+	// spreadUnheld replaces spread if only calls of one frame are quick.
 	spreadUnheld = 20 * time.Microsecond
 )
 
@@ -93,12 +93,12 @@ type liveRun struct {
 	prog     *ebpf.Program
 	deadline time.Time // of ctx
 	batch    int64
-	perCall  int64 // frames a call, at most
+	perCall  int64 // largest number of frames in a call
 
-	hold    *Hold // of the caller or the run's own, or nil
-	holdErr error // why there is none that is needed
+	hold    *Hold // the caller's or the run's own, or nil
+	holdErr error // why a hold that is needed could not be made
 
-	carrier *liveCarrier // or nil if the program runs by itself
+	carrier *liveCarrier // nil if the program runs by itself
 
 	left    atomic.Int64 // frames that no worker has taken
 	stopped atomic.Bool
@@ -123,10 +123,10 @@ func newLiveRun(l *Live, ctx context.Context, prog *ebpf.Program) *liveRun {
 	return r
 }
 
-// interval is the time from one frame of a worker to the next at Rate, in ns.
+// interval returns the time between two frames of a worker at Rate, in ns.
 func (r *liveRun) interval() float64 { return 1e9 * float64(len(r.workers)) / float64(r.Rate) }
 
-// perPacedCall is how many frames a call runs at Rate if the worker is on time.
+// perPacedCall returns how many frames a call runs at Rate if the worker is on time.
 func (r *liveRun) perPacedCall() int64 {
 	apart := spread
 	if r.holdErr != nil {
@@ -135,8 +135,8 @@ func (r *liveRun) perPacedCall() int64 {
 	return min(max(1, int64(float64(apart)/r.interval())), r.perCall)
 }
 
-// needsHold reports whether calls of more than one frame are coming, and more
-// than one of them, or one that may have to end early.
+// needsHold reports whether the run makes calls of more than one frame, and either
+// several of them, or one that may have to end early.
 func (r *liveRun) needsHold() bool {
 	if r.perCall == 1 || r.Frames == 1 || r.Rate > 0 && r.perPacedCall() == 1 {
 		return false
@@ -151,9 +151,9 @@ func (r *liveRun) needsHold() bool {
 	return r.Frames == 0 || r.Frames > first || r.ctx.Done() != nil || len(r.workers) > 1
 }
 
-// takeHold decides what holds the program, and returns what lets go of it. It
-// does not rely on a hold that may have found the dispatcher full: another one
-// costs little if there is no need for it.
+// takeHold decides what holds the program, and returns a function that releases it. It
+// does not rely on a hold that may have found the dispatcher full. Another one costs
+// little even if it is not needed.
 func (r *liveRun) takeHold() (release func() error) {
 	if r.carrier == nil { // a carrier is another program
 		r.hold = r.Hold
@@ -165,7 +165,7 @@ func (r *liveRun) takeHold() (release func() error) {
 	return r.hold.Close
 }
 
-// run does it all, and leaves nothing behind, even if Progress panics.
+// run makes the whole run. It cleans up even if Progress panics.
 func (r *liveRun) run() (LiveStats, error) {
 	release, err := r.carry()
 	if err != nil {
@@ -202,8 +202,8 @@ func (r *liveRun) run() (LiveStats, error) {
 	return r.finish(err)
 }
 
-// watch waits for the workers, and calls Progress meanwhile. If that does not
-// return, the workers are stopped all the same.
+// watch waits for the workers, and calls Progress meanwhile. It stops the workers even
+// if Progress does not return.
 func (r *liveRun) watch(done *sync.WaitGroup) {
 	defer done.Wait()
 	defer r.stopped.Store(true)
@@ -232,7 +232,8 @@ func (r *liveRun) watch(done *sync.WaitGroup) {
 	}
 }
 
-// finish sums up. err is what kept the workers from beginning.
+// finish returns the stats and the error of the run. err says why the workers could not
+// start.
 func (r *liveRun) finish(err error) (LiveStats, error) {
 	var last time.Duration
 	for _, w := range r.workers {
@@ -271,7 +272,7 @@ func ranIf(ran bool) Ran {
 	return RanNo
 }
 
-// firstError is the first of joined errors.
+// firstError returns the first of joined errors.
 func firstError(err error) error {
 	if all, ok := err.(interface{ Unwrap() []error }); ok && len(all.Unwrap()) > 0 {
 		return firstError(all.Unwrap()[0])
@@ -303,8 +304,8 @@ func (r *liveRun) stats(wall time.Duration) LiveStats {
 	return s
 }
 
-// doubtHold has the stats say that the program was not held if the hold was
-// closed during the run, or turns out to have found the dispatcher full.
+// doubtHold corrects the stats if the hold was closed during the run, or turns out to
+// have found the dispatcher full.
 func (r *liveRun) doubtHold(s *LiveStats) {
 	if r.hold == nil {
 		return
@@ -315,22 +316,22 @@ func (r *liveRun) doubtHold(s *LiveStats) {
 	s.Held = s.HoldErr == nil
 }
 
-// liveWorker is one thread's part of a run. Counters are written by the thread
-// and read by Progress.
+// liveWorker is one thread's part of a run. The thread writes the counters, and
+// Progress reads them.
 type liveWorker struct {
 	run *liveRun
 	cpu int // or -1
 
 	frames, uncertain, missed, batches, calls atomic.Int64
-	bytes                                     atomic.Int64 // of the frames
+	bytes                                     atomic.Int64 // size of the frames
 	nanos                                     atomic.Int64 // the kernel's time on frames
 	waited                                    atomic.Int64 // ns that calls waited for the dispatcher
 	wall                                      atomic.Int64 // from the start of the run to the last call's end
-	sleeps                                    int64        // what sleeps said last
-	slot                                      carrier.Slot // if there is a carrier
-	ran                                       int64        // frames, by the slot
-	cut                                       int64        // frames that were taken, but that a call did not come to
-	next                                      int64        // the number of the frame that comes next
+	sleeps                                    int64        // last result of sleeps
+	slot                                      carrier.Slot // set if there is a carrier
+	ran                                       int64        // frames that have run, by the slot
+	cut                                       int64        // frames that were taken, but that no call has reached yet
+	next                                      int64        // number of the next frame
 	err                                       error        // written before the thread is done
 }
 
@@ -349,7 +350,7 @@ func (w *liveWorker) stats() LiveWorkerStats {
 	return s
 }
 
-// work is a worker's life, on a thread of its own.
+// work does all that a worker does, on a thread of its own.
 func (w *liveWorker) work(ns netNS, ready chan<- error, start <-chan struct{}) {
 	err := w.run.becomeWorker(ns, w.cpu)
 	ready <- err
@@ -359,8 +360,8 @@ func (w *liveWorker) work(ns netNS, ready chan<- error, start <-chan struct{}) {
 	}
 }
 
-// loop makes calls until there is nothing left to do. It checks for the end
-// itself rather than wait to be told: on a busy machine that could take long.
+// loop makes calls until the run ends. It checks for the end itself, because on a busy
+// machine it could take long to be told.
 func (w *liveWorker) loop() {
 	r := w.run
 	call := r.call(r.prog)
@@ -408,7 +409,7 @@ func (w *liveWorker) loop() {
 	}
 }
 
-// ended reports whether no further frame may leave.
+// ended reports whether no more frames may leave.
 func (r *liveRun) ended() bool {
 	return r.stopped.Load() || r.ctx.Err() != nil || !r.deadline.IsZero() && !time.Now().Before(r.deadline)
 }
@@ -434,7 +435,7 @@ func (w *liveWorker) take(n int64) int64 {
 	return 0
 }
 
-// seek has the next frame of the worker be frame n of the run.
+// seek makes frame n of the run the worker's next one.
 func (w *liveWorker) seek(n int64) {
 	w.next = n
 	if packets := int64(len(w.run.Packets)); packets > 0 {
@@ -442,24 +443,25 @@ func (w *liveWorker) seek(n int64) {
 	}
 }
 
-// count books a call of n frames, and returns how many of them ran. The kernel writes the size of the frame back
-// once all have run: if the call failed then, that is another's doing.
+// count adds a call of n frames to the counters, and returns how many of them ran. The
+// kernel writes back the size of the frame once all have run. If the call failed
+// nevertheless, something else replaced its result.
 func (w *liveWorker) count(a *attr, n int64, errno syscall.Errno, wall time.Duration) (ran int64) {
 	batch := w.run.batch
 	doubtful := int64(0)
 	ran = n
 	switch {
-	case w.run.carrier != nil: // it has counted them
+	case w.run.carrier != nil: // the carrier counts exactly
 		ran = w.carried(n)
 		w.nanos.Add(int64(a.duration) * n)
 	case errno == 0 || a.dataSizeOut != 0: // all frames have run
 		w.nanos.Add(int64(a.duration) * n)
-	case errno == syscall.EINTR: // after a batch or more, but before the last
+	case errno == syscall.EINTR: // at least one batch has run, but not the last
 		ran = min(batch, n)
 		doubtful = n - ran
 	case errno == syscall.ENOMEM, errno == syscall.EFAULT, errno == syscall.ENOSPC:
 		ran, doubtful = 0, n
-	default: // refused before anything ran
+	default: // the kernel refused the call, and nothing ran
 		ran = 0
 	}
 	w.calls.Add(1)
@@ -472,7 +474,7 @@ func (w *liveWorker) count(a *attr, n int64, errno syscall.Errno, wall time.Dura
 	return ran
 }
 
-// frames returns how many frames there are to run.
+// frames returns how many frames the run has.
 func (r *liveRun) frames() int64 {
 	if r.Frames == 0 {
 		return math.MaxInt64
@@ -480,7 +482,7 @@ func (r *liveRun) frames() int64 {
 	return r.Frames
 }
 
-// bytes returns how many bytes n frames have, from one on.
+// bytes returns how many bytes n frames have, from frame first on.
 func (r *liveRun) bytes(first, n int64) int64 {
 	if len(r.Packets) == 0 {
 		return n * int64(len(r.Packet))
@@ -488,9 +490,9 @@ func (r *liveRun) bytes(first, n int64) int64 {
 	return r.carrier.bytesBefore(first+n) - r.carrier.bytesBefore(first)
 }
 
-// waitedIn returns how much of a call was spent waiting for the XDP dispatcher,
-// of what it took beside its frames. In the dispatcher a thread sleeps. A thread
-// that just had to leave its CPU to another did not.
+// waitedIn returns how long a call waited for the XDP dispatcher. beside is what the
+// call took beyond its frames. A thread that waits for the dispatcher sleeps, whereas
+// one that only had to leave its CPU to another does not.
 func (w *liveWorker) waitedIn(beside time.Duration) time.Duration {
 	if beside < dispatcherWait {
 		return 0
@@ -514,19 +516,20 @@ func sleeps() int64 {
 type timedCall struct {
 	frames  int64
 	took    time.Duration
-	running time.Duration // what the kernel says that the frames took
-	waited  time.Duration // for the dispatcher
+	running time.Duration // time of the frames, by the kernel's clock
+	waited  time.Duration // time of waiting for the dispatcher
 }
 
 const (
-	// callTime is what a call aims at: short enough that a run ends within 10
-	// ms of its context even where the machine is suddenly half as fast, long
-	// enough that what a call takes by itself and for the first use of its
-	// pages, some 50 µs, does not matter.
+	// callTime is the time that a call should take. It is short enough that a run
+	// ends within 10 ms of its context even if the machine is suddenly half as fast.
+	// It is long enough that the fixed cost of a call, some 50 µs with the first use
+	// of its pages, does not matter.
 	callTime = 5 * time.Millisecond
-	// longestCall is what it aims at where calls wait for the dispatcher.
+	// longestCall is the longest time that a call should take if calls wait for the
+	// dispatcher.
 	longestCall = 250 * time.Millisecond
-	// firstBatches is how many batches a worker begins with.
+	// firstBatches is how many batches the first call of a worker has.
 	firstBatches = 4
 	// firstUnheld is how many frames the first call that waits may have.
 	firstUnheld = 1 << 20
@@ -536,9 +539,9 @@ const (
 type callSizer struct {
 	run    *liveRun
 	size   int64
-	each   float64       // ns that a frame takes, or 0 if not known
-	last   time.Duration // what the last call waited for the dispatcher
-	waited time.Duration // what calls have waited lately, but for one here and there
+	each   float64       // time of a frame in ns, or 0 if unknown
+	last   time.Duration // how long the last call waited for the dispatcher
+	waited time.Duration // how long recent calls waited, not counting single outliers
 	single int           // calls of one frame to come
 }
 
@@ -576,9 +579,9 @@ func (c *callSizer) learn(call timedCall) {
 	c.size = max(int64(float64(aim)/c.each)/c.run.batch, 1) * c.run.batch
 }
 
-// learnFromSingle looks at calls of one frame, which do not wait, before the
-// first that does. A frame by itself takes about half as long as all else about
-// its call, however simple the program. Only what it takes more says something.
+// learnFromSingle learns from calls of one frame, which do not wait, before the first
+// call that waits. Even with the simplest program, a single frame takes about half as
+// long as the rest of its call. So only the time beyond that counts.
 func (c *callSizer) learnFromSingle(call timedCall) {
 	c.each = min(c.each, max(1, float64(call.running-(call.took-call.running)/2)))
 	if c.single--; c.single == 0 {

@@ -10,34 +10,34 @@ import (
 )
 
 const (
-	// makeUp is how far behind its Rate a worker may be and still catch up.
+	// makeUp is how far a worker may be behind its Rate and still catch up.
 	makeUp = 100 * time.Millisecond
-	// catchUp is how many times faster than Rate that is done.
+	// catchUp is how many times faster than Rate a worker catches up.
 	catchUp = 1.25
 )
 
-// pace spreads a worker's frames over time. Frames fall due one by one. A worker
-// that has fallen behind catches up little by little, so that no two batches
-// touch, and gives up what is too late for that.
+// pace spreads a worker's frames over time. Frames become due one by one. A worker
+// that is behind catches up gradually, so that no two batches touch, and gives up
+// frames that are too late.
 type pace struct {
 	worker   *liveWorker
-	interval float64       // ns a frame
-	perCall  int64         // frames a call if the worker is on time
-	due      float64       // when the next frame is, in ns since the start
-	next     float64       // when the next call may begin, likewise
-	last     float64       // when the last frames ran, at the earliest, likewise
-	usual    time.Duration // what a call of one batch takes if nothing holds it up
-	waited   time.Duration // what calls have waited for the dispatcher lately
-	late     time.Duration // how late three sleeps in four end, at the most
+	interval float64       // time between two frames, in ns
+	perCall  int64         // frames in a call if the worker is on time
+	due      float64       // when the next frame is due, in ns since the start
+	next     float64       // when the next call may start, in ns since the start
+	last     float64       // earliest time at which the last frames ran, in ns since the start
+	usual    time.Duration // time of a call of one batch if nothing holds it up
+	waited   time.Duration // how long recent calls waited for the dispatcher
+	late     time.Duration // median of how late sleeps end
 }
 
 // pacer says when the frames of a worker run.
 type pacer interface {
 	// wait waits until frames are due, and returns how many, at most most.
 	wait(most int64) int64
-	// ran books a call that ended at a time.
+	// ran records a call that ended at a time.
 	ran(c timedCall, end time.Duration)
-	// over ends the run before all frames ran.
+	// over is called if the run ends before all frames ran.
 	over()
 }
 
@@ -57,16 +57,16 @@ func newPace(w *liveWorker) *pace {
 	return &pace{worker: w, interval: r.interval(), perCall: min(r.perPacedCall(), r.batch), late: 50 * time.Microsecond}
 }
 
-// wait sleeps until a call's worth of frames is due, and returns how many the
-// call should have: at most a batch, or most if a batch a call is too slow.
+// wait sleeps until the frames of a call are due, and returns how many the call should
+// have: at most a batch, or at most most if calls of one batch are too slow.
 func (p *pace) wait(most int64) int64 {
 	r := p.worker.run
 	least := p.perCall
 	if r.Frames > 0 {
 		least = max(1, min(least, r.left.Load()))
 	}
-	// The first frame of a call is due at p.due, and the last one when the
-	// call may begin.
+	// The first frame of a call is due at p.due. The call may start when its last
+	// frame is due.
 	at := max(p.next, p.due+float64(least-1)*p.interval)
 	p.sleepUntil(r.start.Add(time.Duration(at)))
 	now := float64(time.Since(r.start))
@@ -83,21 +83,20 @@ func (p *pace) wait(most int64) int64 {
 	return max(1, min(p.owed(now), most, r.perCall))
 }
 
-// tooSlow reports whether a worker that makes one call for each batch cannot
-// keep up.
+// tooSlow reports whether a worker cannot keep up with calls of one batch.
 func (p *pace) tooSlow() bool {
 	return float64(p.usual+p.waited) > float64(p.worker.run.batch)*p.interval/catchUp
 }
 
-// ran books a call that ended at a time.
+// ran records a call that ended at a time.
 func (p *pace) ran(c timedCall, end time.Duration) {
 	took := c.took - c.waited
 	if batch := p.worker.run.batch; c.frames > batch {
 		took = took * time.Duration(batch) / time.Duration(c.frames)
 	}
-	// What a call takes longer than usual may have been before its frames or
-	// amidst them, and is no distance to the next ones. One that was held up
-	// is none to learn from, the first least of all.
+	// The extra time of a slow call may lie before its frames or between them, so
+	// it does not count as distance to the next frames. A call that was held up
+	// must not raise usual much, the first call least of all.
 	p.usual = min(took, p.usual+max(p.usual/16, time.Microsecond))
 	p.waited = max(c.waited, p.waited/2)
 	p.due += float64(c.frames) * p.interval
@@ -111,7 +110,7 @@ func (p *pace) ran(c timedCall, end time.Duration) {
 // owed returns how many frames are due at a time.
 func (p *pace) owed(at float64) int64 { return int64((at-p.due)/p.interval) + 1 }
 
-// giveUp forgets the frames that are due at a time, but for some.
+// giveUp gives up frames that are due at a time, except but of them.
 func (p *pace) giveUp(at float64, but int64) {
 	if late := p.owed(at) - but; late > 0 {
 		p.worker.missed.Add(late)
@@ -119,17 +118,17 @@ func (p *pace) giveUp(at float64, but int64) {
 	}
 }
 
-// sleepUntil waits for a moment, or less if the run ends before. It sleeps less
-// by as much as sleeps end late, and spins for what is left.
+// sleepUntil waits until a time, or until the run ends. It sleeps less by as much as
+// sleeps end late, and spins for the rest.
 func (p *pace) sleepUntil(at time.Time) {
-	const nap = 5 * time.Millisecond // how often to look whether the run has ended
+	const nap = 5 * time.Millisecond // how often to check whether the run has ended
 	begin := time.Now()
 	slept := false
 	for now := begin; now.Before(at) && !p.worker.run.ended(); now = time.Now() {
 		if left := at.Sub(now) - p.late; left > 0 {
 			left = min(left, nap)
 			ts := unix.NsecToTimespec(int64(left))
-			_ = unix.Nanosleep(&ts, nil) // cut short by a signal, it is tried again
+			_ = unix.Nanosleep(&ts, nil) // a sleep that a signal cuts short is repeated
 			p.learn(time.Since(now) - left)
 			slept = true
 		}
@@ -137,14 +136,14 @@ func (p *pace) sleepUntil(at time.Time) {
 	if slept {
 		p.worker.sleeps = sleeps()
 	} else {
-		// Forget, so that sleeping is tried again: a worker that was once late
-		// for long would else spin for good.
+		// Lower late, so that the worker tries to sleep again. Otherwise a worker
+		// whose sleeps were once very late would spin for good.
 		p.late -= time.Since(begin) / 16384
 	}
 }
 
-// learn steps towards how late a sleep was. As a step up is three times one down,
-// late ends up where one sleep in four is later.
+// learn moves late towards how late a sleep was. Steps up and down have the same size,
+// so late approaches the median.
 func (p *pace) learn(late time.Duration) {
 	step := max(p.late/64, 50*time.Nanosecond)
 	if late > p.late {
@@ -154,14 +153,13 @@ func (p *pace) learn(late time.Duration) {
 	}
 }
 
-// over gives up the frames that were due.
+// over gives up the frames that are due.
 func (p *pace) over() { p.giveUp(p.last, p.perCall) }
 
-// schedule runs frames at the Times of the request. A frame that is late runs at
-// once.
+// schedule runs frames at the Times of the request. A late frame runs at once.
 type schedule struct {
 	*pace
-	first int64 // the number of the frame that comes next
+	first int64 // number of the next frame
 }
 
 // due returns when a frame is due, from the start of the run.
@@ -172,7 +170,7 @@ func (s *schedule) due(n int64) time.Duration {
 	return time.Duration(float64(at) / r.speed())
 }
 
-// wait sleeps until a frame is due, and returns how many are.
+// wait sleeps until a frame is due, and returns how many frames are due.
 func (s *schedule) wait(int64) int64 {
 	r := s.worker.run
 	s.sleepUntil(r.start.Add(s.due(s.first)))
