@@ -43,8 +43,8 @@
 //
 // A call for an XDP program with a Repeat above 1 takes tens of milliseconds more,
 // unless the program is attached to some device: the kernel adds the program to
-// its XDP dispatcher and removes it again. [NewHold] avoids that for as long as it
-// is held. Kernels without a JIT have no dispatcher.
+// its XDP dispatcher and removes it again. A [Hold] avoids that. Kernels without a
+// JIT have no dispatcher.
 //
 // A signal could end a call with a Repeat above 1 early, and the kernel does not
 // say how many runs it made. So the calling thread blocks signals until the call

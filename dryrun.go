@@ -144,8 +144,8 @@ func checksumCompleteOn(fd uint32) syscall.Errno {
 	}
 }
 
-// noAnswer returns an errno that is neither yes nor no: EINVAL, which would be a
-// no, becomes EIO.
+// noAnswer returns errno, or EIO in place of EINVAL and 0, which would mean no and
+// yes.
 func noAnswer(errno syscall.Errno) syscall.Errno {
 	if errno == syscall.EINVAL || errno == 0 {
 		return syscall.EIO

@@ -96,7 +96,7 @@ func (r Ran) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 // UnmarshalText parses what String returns.
 func (r *Ran) UnmarshalText(text []byte) error { return parse(r, text, "Ran", RanNo, RanMaybe, RanYes) }
 
-// errnoOf returns the errno in an error, EINVAL if there is none.
+// errnoOf returns the errno in an error, or EINVAL if there is none.
 func errnoOf(err error) syscall.Errno {
 	errno := syscall.EINVAL
 	errors.As(err, &errno)

@@ -15,16 +15,15 @@ import (
 // the dispatcher already. So a Hold makes a Repeat of [XDP] and the calls of [Live]
 // that much faster.
 //
-// The dispatcher has room for 48 programs: a Hold that found it full does nothing,
-// and is not noticed, until others leave. It also has a lock, which every call
-// that repeats an XDP program takes. While another process repeats a program that
-// it does not hold, such calls still wait for each other, tens of milliseconds
-// each.
+// The dispatcher has room for 48 programs: a Hold that finds it full silently does
+// nothing until others leave. It also has a lock, which every call that repeats an
+// XDP program takes. While another process repeats a program that it does not hold,
+// such calls still wait for each other, tens of milliseconds each.
 //
-// Only x86-64 has the patch of code. Other architectures keep the list of programs
-// all the same, and a call waits when it takes the last one from it: a Hold is as
-// useful there. A kernel that was built without a JIT has neither: there a Hold
-// does nothing, costs nothing and needs no privilege.
+// Only x86-64 has the generated code. Other architectures also keep the list of
+// programs, and a call waits when it removes the last one. So a Hold is as useful
+// there. A kernel that was built without a JIT has neither. There a Hold does
+// nothing, costs nothing and needs no privilege.
 type Hold struct {
 	id      uint32 // of the program
 	entered bool   // whether the program entered the dispatcher when the hold was made, if there is one

@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// programInfo is the beginning of struct bpf_prog_info.
+// programInfo is the start of struct bpf_prog_info.
 type programInfo struct {
 	typ, id                 uint32
 	tag                     [8]byte
 	jitedLen, translatedLen uint32 // 0 for a process without privilege
 }
 
-// infoOf asks about a program. It does without /proc.
+// infoOf returns the kernel's information about a program. It does not need /proc.
 func infoOf(prog *ebpf.Program) (info programInfo, err error) {
 	a := struct {
 		fd, size uint32
@@ -34,15 +34,15 @@ func infoOf(prog *ebpf.Program) (info programInfo, err error) {
 	return info, nil
 }
 
-// programID returns the kernel's number of a program.
+// programID returns the kernel's ID of a program.
 func programID(prog *ebpf.Program) (uint32, error) {
 	info, err := infoOf(prog)
 	return info.id, err
 }
 
 // hasDispatcher reports whether the kernel has an XDP dispatcher, or cannot be
-// asked. It is part of the JIT: a kernel that has none interprets its programs,
-// and has no switch for it.
+// asked. The dispatcher is part of the JIT. A kernel without a JIT interprets its
+// programs, and has no sysctl for it.
 func hasDispatcher(prog *ebpf.Program) bool {
 	info, err := infoOf(prog)
 	if err != nil || info.translatedLen == 0 || info.jitedLen > 0 {
@@ -52,8 +52,8 @@ func hasDispatcher(prog *ebpf.Program) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// entersAtOnce is whether a program enters the dispatcher without a wait: there is
-// no code to make.
+// entersAtOnce says whether a program enters the dispatcher without a wait, since
+// the architecture generates no code.
 const entersAtOnce = runtime.GOARCH != "amd64" && runtime.GOARCH != "386"
 
 // attach attaches the program in a new network namespace, on a thread that then
