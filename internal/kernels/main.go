@@ -25,10 +25,10 @@
 //
 // The exit status is 1 if a test failed, if a kernel complained on its console
 // (Oops, BUG, WARNING), if a test passed on no kernel at all, or if the table of
-// program types in README.md differs from what TestProgramTypes found. A run on
+// program types in docs/kernels.md differs from what TestProgramTypes found. A run on
 // chosen kernels does not require that every test passes somewhere. A run of chosen
-// kernels or tests compares only the cells of the README that it covers. Runs of
-// 32-bit binaries are not compared with the README.
+// kernels or tests compares only the cells of the table that it covers. Runs of
+// 32-bit binaries are not compared with it.
 //
 // The flags are:
 //
@@ -45,7 +45,7 @@
 //		or 386 for 32-bit test binaries on amd64's kernels; with -kernel, amd64
 //		unless given
 //	-write
-//		write the table of program types into README.md
+//		write the table of program types into docs/kernels.md
 //	-timeout duration
 //		give each kernel this long (default 10m)
 //	-accel name
@@ -104,10 +104,10 @@ func (o options) accelFor(a *arch) string {
 func main() {
 	var opts options
 	flag.StringVar(&opts.kernels, "kernel", "", "run on these kernels only: a comma-separated `list` of series such as 5.10, of \"host\", and of \"newest\"; after one of these, \"-16k\" (arm64) and \"-64k\" (ppc64le) ask for larger pages")
-	flag.StringVar(&opts.run, "run", "", "run only the tests that match `regexp`; only the rows of the README that it covers are compared")
+	flag.StringVar(&opts.run, "run", "", "run only the tests that match `regexp`; only the rows of the table that it covers are compared")
 	flag.StringVar(&opts.goarch, "goarch", "", "run on kernels of this `architecture` only: amd64, arm64, ppc64le, s390x, or 386 for 32-bit test binaries on amd64's kernels")
 	flag.BoolVar(&opts.verbose, "v", false, "list every subtest, not just those which failed or skipped somewhere")
-	flag.BoolVar(&opts.write, "write", false, "write the table of program types into README.md")
+	flag.BoolVar(&opts.write, "write", false, "write the table of program types into docs/kernels.md")
 	flag.DurationVar(&opts.timeout, "timeout", 10*time.Minute, "give each kernel this long")
 	flag.StringVar(&opts.accel, "accel", defaultAccel, "have QEMU use this accelerator `name` for amd64; kvm is faster where it works")
 	flag.Parse()
@@ -152,7 +152,7 @@ func run(ctx context.Context, opts options) (bool, error) {
 	}
 	ok, same := printReports(os.Stdout, reports, opts), true
 	if opts.goarch != "386" {
-		same, err = checkReadme(os.Stdout, filepath.Join(suites[targets[0].arch].root, "README.md"), reports, opts)
+		same, err = checkSupport(os.Stdout, filepath.Join(suites[targets[0].arch].root, supportFile), reports, opts)
 	}
 	fmt.Printf("\nThis took %s.\n", time.Since(start).Round(time.Second))
 	return ok && same, err

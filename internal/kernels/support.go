@@ -10,18 +10,21 @@ import (
 	"syscall"
 )
 
-// typesTest is the test with a subtest for each program type. The README's table
-// comes from its results.
+// typesTest is the test with a subtest for each program type. The table of
+// docs/kernels.md comes from its results.
 const typesTest = "TestProgramTypes"
+
+// supportFile has the table.
+const supportFile = "docs/kernels.md"
 
 const (
 	tableBegin = "<!-- kernel table: begin -->\n"
 	tableEnd   = "<!-- kernel table: end -->"
 )
 
-// checkReadme compares the README's table of program types with what the tests
-// found, or writes it. It reports whether the README is right.
-func checkReadme(w io.Writer, name string, reports []*report, opts options) (bool, error) {
+// checkSupport compares the table of program types in docs/kernels.md with what
+// the tests found, or writes it. It reports whether the table is right.
+func checkSupport(w io.Writer, name string, reports []*report, opts options) (bool, error) {
 	found := supportOf(reports)
 	if len(found.rows) == 0 {
 		return true, nil // no test of types ran
@@ -45,10 +48,10 @@ func checkReadme(w io.Writer, name string, reports []*report, opts options) (boo
 	case block == table:
 		return true, nil
 	case !opts.write:
-		fmt.Fprintf(w, "\nREADME.md differs from what the tests found (-write writes it):\n%s", diff(block, table))
+		fmt.Fprintf(w, "\n%s differs from what the tests found (-write writes it):\n%s", supportFile, diff(block, table))
 		return false, nil
 	case found.failed():
-		return false, fmt.Errorf("%s failed, so README.md stays as it is", typesTest)
+		return false, fmt.Errorf("%s failed, so %s stays as it is", typesTest, supportFile)
 	}
 	return true, os.WriteFile(name, []byte(before+tableBegin+table+tableEnd+after), 0o644)
 }

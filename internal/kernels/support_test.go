@@ -78,18 +78,18 @@ func TestCheckReadme(t *testing.T) {
 		{"nothing ran", "", nil, options{run: "TestOther"}, true, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			name := filepath.Join(t.TempDir(), "README.md")
+			name := filepath.Join(t.TempDir(), filepath.Base(supportFile))
 			text := func(block string) string { return "# p\n" + tableBegin + block + tableEnd + "end\n" }
 			if err := os.WriteFile(name, []byte(text(test.block)), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			var b strings.Builder
-			ok, err := checkReadme(&b, name, test.reports, test.opts)
+			ok, err := checkSupport(&b, name, test.reports, test.opts)
 			if err != nil || ok != test.ok {
 				t.Errorf("got %v, %v, want %v; printed:\n%s", ok, err, test.ok, b.String())
 			}
 			if got, _ := os.ReadFile(name); string(got) != text(test.want) {
-				t.Errorf("README is\n%s", got)
+				t.Errorf("the file is\n%s", got)
 			}
 		})
 	}
