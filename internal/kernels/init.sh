@@ -4,7 +4,7 @@
 # machine off. The first port is the kernel's console.
 
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/root TMPDIR=/tmp PROGRUN_REQUIRE=1 PROGRUN_KERNEL_MATRIX=1
+export PATH=/bin HOME=/root TMPDIR=/tmp PROGRUN_KERNEL_MATRIX=1
 
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -25,6 +25,8 @@ ip link set lo up
 exec >/dev/vport0p1 2>&1
 echo "##booted $(cut -d ' ' -f 1 /proc/uptime)"
 
+read -r PROGRUN_REQUIRE </tests/require
+export PROGRUN_REQUIRE
 set --
 while read -r arg; do set -- "$@" "$arg"; done </tests/args
 while read -r dir path; do

@@ -282,13 +282,14 @@ func (a *archive) fetchKernel(ctx context.Context, name string, all []debPackage
 	if err != nil {
 		return target{}, err
 	}
-	if series == "newest" {
+	newest := series == "newest"
+	if newest {
 		series = newestSeries(all, flavour)
 		name = strings.Replace(name, "newest", series, 1)
 	}
 	kernels := slices.DeleteFunc(slices.Clone(all), func(p debPackage) bool { return p.series(flavour) != series })
 	version, debs, err := a.fetchNewest(ctx, name, kernels, all)
-	return target{arch: a.arch, kernel: name, version: version, debs: debs}, err
+	return target{arch: a.arch, kernel: name, newest: newest, version: version, debs: debs}, err
 }
 
 // fetchNewest fetches the newest of several packages that it can get, with its parts.

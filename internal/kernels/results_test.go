@@ -89,7 +89,7 @@ func TestComplaints(t *testing.T) {
 	if got := complaints([]byte("[ 1.0] random: crng init done\r\n[ 2.0] DEBUG: fine\r\n")); got != nil {
 		t.Errorf("complaints about nothing: %q", got)
 	}
-	got := complaints([]byte("[ 1.0] fine\r\n[ 2.0] WARNING: CPU: 1 PID: 9 at net/core\r\n[ 2.0] Call Trace:\r\n"))
+	got := complaints([]byte("[ 1.0] fine\r\n[ 2.0] kernel BUG at net/core/dev.c:3370!\r\n[ 2.0] WARNING: CPU: 1 PID: 9 at net/core\r\n[ 2.0] Call Trace:\r\n"))
 	if len(got) != 1 || !strings.HasSuffix(got[0], "Call Trace:") || strings.Contains(got[0], "fine") {
 		t.Errorf("complaints %q", got)
 	}

@@ -41,7 +41,7 @@ func runGuest(ctx context.Context, t target, s *suite, dir string, opts options)
 	if err != nil {
 		return nil, err
 	}
-	initrd, err := guestImage(k.shell, modules, s)
+	initrd, err := guestImage(k.shell, modules, s, t.require())
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (m machine) report(ctx context.Context, s *suite) (*report, error) {
 
 // complaint matches what a kernel prints when something is wrong with it, and what
 // init.sh prints.
-var complaint = regexp.MustCompile(`\b(BUG: |Oops: |WARNING: |Kernel panic |general protection fault|rcu: INFO: |INFO: task )|^kernels: `)
+var complaint = regexp.MustCompile(`\b(BUG: |kernel BUG at |Oops: |WARNING: |Kernel panic |general protection fault|rcu: INFO: |INFO: task )|^kernels: `)
 
 // complaints returns the console's lines from the first complaint on.
 func complaints(console []byte) []string {
@@ -232,9 +232,17 @@ func moduleDepends(content []byte) ([]string, error) {
 	return nil, nil
 }
 
+// require returns the PROGRUN_REQUIRE of the tests.
+func (t target) require() string {
+	if t.newest {
+		return "all"
+	}
+	return "1"
+}
+
 // guestImage returns the machine's initial file system. It has the packages of the
 // module at their paths, each with its test data and README.
-func guestImage(shell []byte, modules []module, s *suite) ([]byte, error) {
+func guestImage(shell []byte, modules []module, s *suite, require string) ([]byte, error) {
 	var a cpio
 	for _, dir := range []string{"proc", "sys", "dev", "tmp", "run", "root", "bin", "modules", "tests"} {
 		a.dir(dir)
@@ -247,6 +255,7 @@ func guestImage(shell []byte, modules []module, s *suite) ([]byte, error) {
 		a.file("modules/"+m.name+".ko", 0o644, m.content)
 	}
 	a.file("modules/order", 0o644, []byte(order.String()))
+	a.file("tests/require", 0o644, []byte(require+"\n"))
 	a.file("tests/args", 0o644, []byte(strings.Join(s.args, "\n")+"\n"))
 	var list strings.Builder
 	for _, p := range s.packages {
