@@ -15,11 +15,14 @@ import (
 // It works on a copy of spec, and lifts the limit on locked memory, as kernels
 // before 5.11 need. It does not pin the maps that spec pins, and says so in the
 // test's log. So each test has maps of its own, and leaves no files behind. Errors
-// go to [Need].
+// go to [Need]. If PROGRUN_COVERDIR is set, the programs report coverage; see
+// [Cover].
 func NewCollection(tb testing.TB, spec *ebpf.CollectionSpec) *ebpf.Collection {
 	tb.Helper()
-	coll, err := ebpf.NewCollection(loadable(tb, spec))
-	Need(tb, err)
+	spec = loadable(tb, spec)
+	counters := instrument(tb, spec)
+	coll, err := ebpf.NewCollection(spec)
+	Need(tb, counters.Explain(err))
 	tb.Cleanup(coll.Close)
 	return coll
 }
@@ -30,7 +33,9 @@ func NewCollection(tb testing.TB, spec *ebpf.CollectionSpec) *ebpf.Collection {
 // ends.
 func LoadAndAssign(tb testing.TB, spec *ebpf.CollectionSpec, to any) {
 	tb.Helper()
-	Need(tb, loadable(tb, spec).LoadAndAssign(to, nil))
+	spec = loadable(tb, spec)
+	counters := instrument(tb, spec)
+	Need(tb, counters.Explain(spec.LoadAndAssign(to, nil)))
 	tb.Cleanup(func() { closeFields(reflect.ValueOf(to)) })
 }
 

@@ -1,0 +1,46 @@
+package progruntest
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/progrun/progrun/cover"
+)
+
+// coverOptions are those of Cover.
+var coverOptions atomic.Pointer[cover.Options]
+
+// Cover sets the options with which the loaders of this package instrument programs
+// for coverage. They do so only if the environment variable PROGRUN_COVERDIR names a
+// folder; without options, that is all it takes. Call Cover before the tests run:
+//
+//	func TestMain(m *testing.M) {
+//		progruntest.Cover(cover.Options{Branches: true, Skip: []string{"huge"}})
+//		os.Exit(m.Run())
+//	}
+//
+// See [cover] for the reports.
+func Cover(opts cover.Options) { coverOptions.Store(&opts) }
+
+// instrument adds probes to a copy of spec if coverage is wanted. The profile is
+// written when the test ends. The counters are nil if there are none.
+func instrument(tb testing.TB, spec *ebpf.CollectionSpec) *cover.Counters {
+	tb.Helper()
+	if !cover.Wanted() {
+		return nil
+	}
+	counters, err := cover.Instrument(spec, coverOptions.Load())
+	if errors.Is(err, cover.ErrInstrumented) { // the test does so itself
+		return nil
+	}
+	Need(tb, err)
+	tb.Cleanup(func() {
+		tb.Helper()
+		if err := counters.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return counters
+}
