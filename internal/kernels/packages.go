@@ -176,10 +176,10 @@ func (a *archive) packages(ctx context.Context) ([]debPackage, error) {
 	list, err := output(exec.CommandContext(ctx, "apt-cache", "-c", a.conf, "show",
 		"^linux-(image|binary|modules)-[0-9].*-("+strings.Join(slices.Sorted(maps.Values(a.arch.flavours)), "|")+")$",
 		"^"+shell+"$"))
-	if err != nil {
-		return nil, err
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, "kernels: no package lists:", err) // what the cache holds may do
 	}
-	return parsePackages(list), nil
+	return parsePackages(list), ctx.Err()
 }
 
 // shell is the package with the virtual machines' shell, a static program.
