@@ -431,7 +431,7 @@ func (l *Live) checkPackets() error {
 	return l.checkTimes()
 }
 
-// largestMap is how many bytes a map can have, but for what its size is rounded up by.
+// largestMap is the largest size of a map in bytes, with some room for rounding up.
 const largestMap = 1<<32 - 1<<20
 
 func (l *Live) checkPacket(field string, p []byte) error {

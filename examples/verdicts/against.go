@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// runAgainst runs two programs and prints where they part.
+// runAgainst runs two programs and prints where their results differ.
 func runAgainst(ctx context.Context, o *options, p *program, c *capture) error {
 	other, err := openAgainst(o, p)
 	if err != nil {
@@ -32,8 +32,8 @@ func runAgainst(ctx context.Context, o *options, p *program, c *capture) error {
 	return errors.Join(d.isT.err(c), d.end(), d.times())
 }
 
-// openAgainst loads the program of -against, OBJECT[:PROGRAM]: the one of that
-// name, or of the same name as p, or the only one.
+// openAgainst loads the program of -against, OBJECT[:PROGRAM]. Without a name, it is
+// the program with the name of p, or the only one.
 func openAgainst(o *options, p *program) (*program, error) {
 	file, name := o.against, ""
 	if i := strings.LastIndexByte(file, ':'); i >= 0 {
@@ -96,7 +96,7 @@ func (d *duel) run(ctx context.Context, c *capture, bar *progress) error {
 	return d.compare(chunk)
 }
 
-// compare runs both programs on a few packets and prints where they part.
+// compare runs both programs on a few packets and prints where their results differ.
 func (d *duel) compare(chunk []input) error {
 	was := make([]outcome, 0, len(chunk))
 	for o := range d.was.batch(slices.Values(chunk), 0) {
@@ -167,8 +167,7 @@ func (o *outcome) clone() outcome {
 	return c
 }
 
-// same reports whether two outcomes for the same input are equal, but for the
-// time.
+// same reports whether two outcomes for the same input are equal, apart from the time.
 func (o *outcome) same(p *outcome) bool {
 	if o.err != nil || p.err != nil {
 		return o.err != nil && p.err != nil && o.err.Error() == p.err.Error()

@@ -25,11 +25,11 @@ import (
 // input is a packet of a capture.
 type input struct {
 	n      int    // its number, from 1
-	packet []byte // from its Ethernet header on, unless it is alien
-	alien  bool   // it was captured on another link, and has no such header
-	wire   int    // how long it was on the wire, with that header
+	packet []byte // the packet from its Ethernet header on, unless it is alien
+	alien  bool   // whether it was captured on a link without Ethernet headers
+	wire   int    // its length on the wire, with the Ethernet header
 	time   time.Time
-	err    error // why it cannot be run, or could not
+	err    error // why it cannot be run
 }
 
 // cut reports whether bytes that were on the wire are missing.
@@ -43,18 +43,18 @@ func (in *input) summary() string {
 	return summary(in.packet)
 }
 
-// capture is a pcap or pcapng file, read packet by packet.
+// capture reads a pcap or pcapng file packet by packet.
 type capture struct {
 	name   string
 	file   *os.File // nil if it is part of the command
-	live   bool     // comes through a pipe, maybe while it is being captured
-	size   int64    // of the file, 0 if that is not known
+	live   bool     // whether it comes through a pipe, maybe while it is being captured
+	size   int64    // size of the file, or 0 if unknown
 	read   atomic.Int64
 	reader gopacket.PacketDataSource
-	link   layers.LinkType // of the whole file, or of its last packet
+	link   layers.LinkType // link type of the whole file, or of its last packet
 
-	made map[layers.LinkType]bool // link types that an Ethernet header was made up for
-	err  error                    // what ended the capture before its end
+	made map[layers.LinkType]bool // link types whose packets got an Ethernet header
+	err  error                    // why reading ended early
 }
 
 // openCapture opens a file, or standard input if name is "-".
@@ -98,7 +98,7 @@ func (c *capture) close() {
 	}
 }
 
-// countingReader counts what is read of the file.
+// countingReader counts the bytes that are read from the file.
 type countingReader struct {
 	io.Reader
 	n *atomic.Int64
@@ -139,7 +139,7 @@ func (c *capture) start(r io.Reader) error {
 
 const bufferSize = 1 << 16
 
-// unpack reads what gzip packed.
+// unpack decompresses a file that gzip compressed.
 func (c *capture) unpack(b *bufio.Reader) (*bufio.Reader, error) {
 	if magic, _ := b.Peek(2); !bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		return b, nil
@@ -164,8 +164,8 @@ func (c *capture) startNg(b *bufio.Reader) error {
 
 var magicNg = []byte{0x0a, 0x0d, 0x0d, 0x0a}
 
-// refuse returns an error for a file that does not begin as a capture does. The
-// error says what the file is, where that is known.
+// refuse returns an error for a file that does not begin like a capture. The error
+// says what the file is, if that is known.
 func (c *capture) refuse(magic []byte) error {
 	kind := ""
 	switch string(magic) {
@@ -185,7 +185,7 @@ func (c *capture) refuse(magic []byte) error {
 	return fmt.Errorf("%s is no pcap or pcapng file%s: it begins with the bytes % x", c.name, kind, magic)
 }
 
-// ended returns err, in plain words if it is the end of the file.
+// ended returns err, or a clearer error if err is the end of the file.
 func ended(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("it is cut short")
@@ -193,8 +193,8 @@ func ended(err error) error {
 	return err
 }
 
-// inputs yields the packets, up to the end of the file or of ctx. What ended
-// them early is in c.err.
+// inputs returns an iterator over the packets, up to the end of the file or of ctx. If
+// reading ended early, c.err says why.
 func (c *capture) inputs(ctx context.Context) iter.Seq[input] {
 	return func(yield func(input) bool) {
 		if c.live {
@@ -218,7 +218,7 @@ func (c *capture) inputs(ctx context.Context) iter.Seq[input] {
 	}
 }
 
-// next reads a packet. Its error is io.EOF at the end only.
+// next reads a packet. It returns io.EOF only at the end.
 func (c *capture) next(n int) (input, error) {
 	data, info, err := c.reader.ReadPacketData()
 	if errors.Is(err, io.EOF) && info.CaptureLength > 0 {
@@ -251,7 +251,7 @@ func (c *capture) madeUp(link layers.LinkType) {
 	c.made[link] = true
 }
 
-// printMade says that Ethernet headers were made up.
+// printMade prints that packets got Ethernet headers.
 func (c *capture) printMade(w io.Writer) {
 	if len(c.made) == 0 {
 		return

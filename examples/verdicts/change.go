@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-const ethernet = 14 // bytes of its header
+const ethernet = 14 // size of an Ethernet header
 
 // change returns in words what a run did to the packet that went in. Positions
 // of bytes count from the start of that packet.
@@ -16,7 +16,7 @@ func change(in, out []byte, blank int) string {
 	if len(out) != len(in) {
 		length = fmt.Sprintf("%d -> %d bytes", len(in), len(out))
 	}
-	// What comes back as zeros did not come from the program.
+	// Zeros in place of the Ethernet header do not come from the program.
 	blank = min(blank, len(in), len(out))
 	d := compare(in[blank:], out[blank:])
 	d.shift(blank)
@@ -30,18 +30,17 @@ func change(in, out []byte, blank int) string {
 	return strings.Join(parts, ", ")
 }
 
-// difference is how one packet became another: some bytes were added or
-// removed in one place, and of the others some were changed.
+// difference says how one packet became another: some bytes were added or removed in
+// one place, and some of the others were changed.
 type difference struct {
-	at, size int  // size bytes at at
-	added    bool // or else removed
+	at, size int  // size bytes at at were added or removed
+	added    bool // whether they were added
 	changed  []int
 }
 
-// compare finds the place to add or remove bytes that leaves the fewest other
-// changes. Of equally good ones it prefers that of a VLAN tag, then the
-// packet's start and end; and that of an outer IP header to slightly better
-// ones.
+// compare finds the place to add or remove bytes that leaves the fewest other changes.
+// Of equally good places it prefers that of a VLAN tag, then the packet's start and
+// end. It prefers the place of an outer IP header even to slightly better ones.
 func compare(in, out []byte) difference {
 	if bytes.Equal(in, out) {
 		return difference{}
@@ -69,11 +68,11 @@ func compare(in, out []byte) difference {
 	return d
 }
 
-// bestPlace finds where long has bytes more than short.
+// bestPlace finds where long has the bytes that short lacks.
 func bestPlace(long, short []byte) int {
 	size := len(long) - len(short)
-	// Bytes of short before at stand at the same place in long, and those
-	// from at on size bytes later.
+	// Bytes of short before at are at the same place in long, and those from at on
+	// are size bytes later.
 	at, cost, tag, header := 0, 0, -1, -1
 	for i := range short {
 		cost += differ(short[i], long[i+size])
@@ -107,9 +106,9 @@ func differ(a, b byte) int {
 	return 0
 }
 
-// outerIP reports whether size bytes of a packet, after its Ethernet header,
-// are an IP header in front of another. The addresses and the type before it
-// may all have changed, and by chance fewer bytes if it were elsewhere.
+// outerIP reports whether size bytes of a packet, after its Ethernet header, are an IP
+// header in front of another. The Ethernet header may have changed completely, so that
+// another place would by chance leave fewer changes.
 func outerIP(packet []byte, size int) bool {
 	if size < 20 || len(packet) <= ethernet+size {
 		return false
@@ -119,7 +118,7 @@ func outerIP(packet []byte, size int) bool {
 
 func isIP(first byte) bool { return first>>4 == 4 || first>>4 == 6 }
 
-const vlanAt = 12 // where the outermost VLAN tag is
+const vlanAt = 12 // offset of the outermost VLAN tag
 
 // vlanTag reports whether size bytes at at are a VLAN tag.
 func vlanTag(packet []byte, at, size int) bool {
@@ -130,7 +129,7 @@ func vlanTag(packet []byte, at, size int) bool {
 	return t == 0x8100 || t == 0x88a8
 }
 
-// shift counts from n bytes earlier.
+// shift makes positions count from n bytes earlier.
 func (d *difference) shift(n int) {
 	d.at += n
 	for i := range d.changed {

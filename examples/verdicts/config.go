@@ -16,11 +16,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// config is what maps are filled with, and variables set to, before a program
-// runs: JSON by the name of the map or variable.
+// config has the contents of maps and the values of variables before a program runs,
+// in JSON, by the name of the map or variable.
 type config map[string]json.RawMessage
 
-// mapFlag is -map NAME=FILE, which may be given many times.
+// mapFlag is the flag -map NAME=FILE, which may be given many times.
 type mapFlag struct{ config *config }
 
 func (f mapFlag) String() string { return "" }
@@ -37,7 +37,7 @@ func (f mapFlag) Set(s string) error {
 	return f.config.add(name, b)
 }
 
-// mapsFlag is -maps FILE, an object with the contents of each map.
+// mapsFlag is the flag -maps FILE. The file has an object with the contents of each map.
 type mapsFlag struct{ config *config }
 
 func (f mapsFlag) String() string { return "" }
@@ -70,7 +70,7 @@ func (c *config) add(name string, contents json.RawMessage) error {
 	return nil
 }
 
-// readJSON reads a file and says in which line it is not JSON.
+// readJSON reads a file of JSON. Its error names the line of a mistake.
 func readJSON(file string) (json.RawMessage, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -84,8 +84,7 @@ func readJSON(file string) (json.RawMessage, error) {
 	return v, err
 }
 
-// prepare sets the variables, and adds the programs of program arrays, which
-// must be loaded too.
+// prepare sets the variables, and adds the programs that go into program arrays.
 func (c config) prepare(spec *ebpf.CollectionSpec) error {
 	for name, contents := range c {
 		if v := spec.Variables[name]; v != nil && spec.Maps[name] == nil {
@@ -138,7 +137,7 @@ func addPrograms(spec *ebpf.CollectionSpec, m *ebpf.MapSpec, contents json.RawMe
 	return nil
 }
 
-// check returns an error if a name is not one that the program uses.
+// check returns an error if the program does not use a name of the config.
 func (c config) check(spec *ebpf.CollectionSpec, program string) error {
 	for _, name := range slices.Sorted(maps.Keys(c)) {
 		if spec.Maps[name] == nil && spec.Variables[name] == nil {
@@ -180,11 +179,11 @@ func fillMap(m *ebpf.Map, spec *ebpf.MapSpec, contents json.RawMessage) error {
 	return nil
 }
 
-// entry is an entry of a map. Maps without keys have none.
+// entry is an entry of a map. It has no key in maps without keys.
 type entry struct {
 	Key   any `json:"key"`
 	Value any `json:"value"`
-	// Values are those of each CPU, as bpftool dumps them.
+	// Values has the value of each CPU, as bpftool dumps them.
 	Values []struct {
 		CPU   int `json:"cpu"`
 		Value any `json:"value"`
@@ -199,8 +198,8 @@ func (e entry) String() string {
 	return "key " + string(b)
 }
 
-// entries reads a list of entries, as bpftool dumps them, or an object whose
-// names are the keys.
+// entries parses a list of entries, as bpftool dumps them, or an object whose names are
+// the keys.
 func entries(contents json.RawMessage) ([]entry, error) {
 	var list []entry
 	if contents[0] == '[' {
@@ -223,7 +222,7 @@ func entries(contents json.RawMessage) ([]entry, error) {
 
 var keyRange = regexp.MustCompile(`^(\d{1,9})-(\d{1,9})$`)
 
-// expand returns all keys of a range, such as 0-65536, or just the key.
+// expand returns all keys of a range, such as 0-65536, or a single key.
 func expand(key string) (keys []any) {
 	m := keyRange.FindStringSubmatch(key)
 	if m == nil {
@@ -242,7 +241,7 @@ func decodeJSON(b json.RawMessage) (v any, err error) {
 	return v, err
 }
 
-// unmarshal keeps numbers as they are written.
+// unmarshal parses JSON and keeps numbers as they are written.
 func unmarshal(b []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
@@ -284,7 +283,7 @@ func (e entry) encodeKey(spec *ebpf.MapSpec) (any, error) {
 	return key, nil
 }
 
-// encodeValue returns a value as Map.Put takes it, and what to call after that.
+// encodeValue returns a value as Map.Put takes it, and a function to call after Put.
 func (e entry) encodeValue(spec *ebpf.MapSpec) (value any, done func(), err error) {
 	switch spec.Type {
 	case ebpf.ArrayOfMaps, ebpf.HashOfMaps:
@@ -298,7 +297,7 @@ func (e entry) encodeValue(spec *ebpf.MapSpec) (value any, done func(), err erro
 	return b, func() {}, err
 }
 
-// encodeMap creates the map that is a value of a map of maps.
+// encodeMap creates a map that is a value in a map of maps.
 func (e entry) encodeMap(spec *ebpf.MapSpec) (value any, done func(), err error) {
 	if spec == nil {
 		return nil, nil, errors.New("the object does not tell what maps are in this map")
@@ -318,7 +317,8 @@ func (e entry) encodeMap(spec *ebpf.MapSpec) (value any, done func(), err error)
 	return m, func() { m.Close() }, nil
 }
 
-// encodeEachCPU returns a value for each CPU: the same for all, or its own.
+// encodeEachCPU returns a value for each CPU. It is the same for all, or each has its
+// own.
 func (e entry) encodeEachCPU(spec *ebpf.MapSpec) (any, error) {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {

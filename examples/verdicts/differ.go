@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// differences says field by field how a record differs from what it was for
-// the same packet in.
+// differences returns, field by field, how a record differs from an earlier one for the
+// same packet.
 func differences(in []byte, was, is *record) (words []string) {
 	if was.Error != "" || is.Error != "" {
 		if was.Error == is.Error {
@@ -62,10 +62,10 @@ func orWhole(s string) string {
 	return s
 }
 
-const mostFields = 8 // that are told of one packet
+const mostFields = 8 // fields that are printed for one packet, at most
 
-// packetDifferences says how a packet that came out differs from what came
-// out before, such as "IPv4 TTL 63, was 64".
+// packetDifferences returns how a packet that came out differs from the earlier one,
+// such as "IPv4 TTL 63, was 64".
 func packetDifferences(was, is []byte) (words []string) {
 	d := compare(was, is)
 	if d.size > 0 {
@@ -81,8 +81,8 @@ func packetDifferences(was, is []byte) (words []string) {
 	return words
 }
 
-// difference tells a field's two values, unless bytes were added or removed in
-// its middle.
+// difference returns the two values of a field, unless bytes were added or removed
+// inside it.
 func (p place) difference(d difference, was, is []byte) string {
 	from, to := d.after(p.from), d.after(p.to)
 	if d.size > 0 && to-from != p.to-p.from || to > len(is) {
@@ -91,7 +91,7 @@ func (p place) difference(d difference, was, is []byte) string {
 	return fmt.Sprintf("%s %s, was %s", p, p.format(is[from:to]), p.format(was[p.from:p.to]))
 }
 
-// after returns where in the later packet a position of the earlier one is.
+// after returns the position in the later packet of a position in the earlier one.
 func (d difference) after(i int) int {
 	switch {
 	case d.added && i >= d.at && d.size > 0:
@@ -102,7 +102,7 @@ func (d difference) after(i int) int {
 	return i
 }
 
-// memberDifferences compares what two values are in JSON.
+// memberDifferences compares two values by their JSON.
 func memberDifferences(prefix string, was, is any) (words []string) {
 	a, b := members(was), members(is)
 	names := maps.Clone(a)
@@ -124,7 +124,7 @@ func members(v any) (m map[string]json.RawMessage) {
 	return m
 }
 
-// plain returns a value of JSON without quotes. What is left out is 0.
+// plain returns a value of JSON without quotes, or 0 if it is missing.
 func plain(v json.RawMessage) string {
 	if len(v) == 0 {
 		return "0"

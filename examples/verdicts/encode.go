@@ -18,8 +18,8 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// encode writes a value of JSON into dst as a C program has it in memory: t is
-// its type, or nil if that is not known. What v leaves out is zero.
+// encode writes a value of JSON into dst, in the layout of a C program. t is its type,
+// or nil if unknown. What v leaves out is zero.
 func encode(dst []byte, t btf.Type, v any) error {
 	if list, ok := v.([]any); ok && isDump(list, len(dst)) {
 		return encodeBytes(dst, list)
@@ -73,7 +73,8 @@ func encodeBytes(dst []byte, list []any) error {
 	return nil
 }
 
-// networkOrder reports whether a type is big-endian by its name, as __be32 is.
+// networkOrder reports whether the name of a type says that it is big-endian, as that
+// of __be32 does.
 func networkOrder(t btf.Type) bool {
 	for {
 		switch v := t.(type) {
@@ -94,7 +95,7 @@ func networkOrder(t btf.Type) bool {
 	}
 }
 
-// encodeUntyped goes by the size alone.
+// encodeUntyped encodes a value of which only the size is known.
 func encodeUntyped(dst []byte, v any) error {
 	s, isText := v.(string)
 	switch list, isList := v.([]any); {
@@ -110,9 +111,9 @@ func encodeUntyped(dst []byte, v any) error {
 
 func isIntSize(n int) bool { return n == 1 || n == 2 || n == 4 || n == 8 }
 
-// encodeInt takes numbers, strings that are numbers as C has them, such as
-// 0x10 and htons(80), and true and false. A signed type takes what fits as an
-// unsigned number too.
+// encodeInt encodes numbers, strings with numbers in the syntax of C, such as 0x10 and
+// htons(80), and true and false. A signed type also takes numbers that fit it as
+// unsigned.
 func encodeInt(dst []byte, v any, signed, network bool) error {
 	text, isText := v.(string)
 	if m := inNetworkOrder.FindStringSubmatch(text); m != nil {
@@ -193,7 +194,7 @@ func encodeEnum(dst []byte, t *btf.Enum, v any) error {
 	return fmt.Errorf("%q is none of %s", name, strings.Join(names, ", "))
 }
 
-// encodeArray takes a list of elements, and text: an address, or characters.
+// encodeArray encodes a list of elements, or text: an address, or characters.
 func encodeArray(dst []byte, t *btf.Array, v any) error {
 	size, err := btf.Sizeof(t.Type)
 	if err != nil {
@@ -236,7 +237,7 @@ func encodeMembers(dst []byte, typeName string, members []btf.Member, v any) err
 	return fmt.Errorf("%v for a struct %s: give an object with its fields (%s)", v, typeName, strings.Join(fieldNames(members), ", "))
 }
 
-// encodeMember finds a field, in structs and unions without a name too.
+// encodeMember encodes a field, which may be inside an anonymous struct or union.
 func encodeMember(dst []byte, members []btf.Member, name string, v any) error {
 	for _, m := range members {
 		size, err := btf.Sizeof(m.Type)
@@ -278,8 +279,7 @@ func fieldNames(members []btf.Member) (names []string) {
 	return names
 }
 
-// encodeText takes addresses and the like, which tell their bytes by
-// themselves.
+// encodeText encodes addresses and the like, whose text defines their bytes.
 func encodeText(dst []byte, s string) error {
 	b, err := parseText(s, len(dst))
 	if err != nil {

@@ -61,7 +61,7 @@ func bigEndian(b []byte) (n uint64) {
 	return n
 }
 
-// place is a field in a packet, or a part of one that has no fields.
+// place is a field in a packet, or a part of the packet without known fields.
 type place struct {
 	layer, name string
 	from, to    int
@@ -70,7 +70,7 @@ type place struct {
 
 func (p place) String() string { return strings.TrimSpace(p.layer + " " + p.name) }
 
-// places finds the fields that positions lie in, in their order.
+// places returns the fields at the given positions, in their order.
 func places(packet []byte, positions []int) (found []place) {
 	start := 0
 	for _, layer := range decode(packet).Layers() {
@@ -93,8 +93,8 @@ func countBefore(positions []int, end int) int {
 	return n
 }
 
-// placeOf finds the field of a header, from start to end, that a position lies
-// in. A header without known fields is one place.
+// placeOf returns the field at a position in a header, which lies from start to end. A
+// header without known fields is one place.
 func placeOf(layer gopacket.LayerType, start, end, position int) place {
 	from := start
 	for _, f := range headers[layer] {
@@ -107,7 +107,7 @@ func placeOf(layer gopacket.LayerType, start, end, position int) place {
 	return place{layer.String(), "", from, end, hexBytes}
 }
 
-// fieldsOf names the fields that positions lie in, such as
+// fieldsOf returns the names of the fields at the given positions, such as
 // "IPv4 TTL, checksum; UDP checksum".
 func fieldsOf(packet []byte, positions []int) string {
 	var b strings.Builder

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// errDiffers is for results that are not as they should be. It is returned
-// after what differs was printed.
+// errDiffers says that results differ from those that were expected. It is returned
+// after the differences were printed.
 var errDiffers = errors.New("there are differences")
 
 // goldenSink compares outcomes with the lines of an earlier -json.
@@ -21,7 +21,7 @@ type goldenSink struct {
 	name   string
 	file   *os.File
 	lines  *bufio.Scanner
-	line   bytes.Buffer // of the outcome at hand
+	line   bytes.Buffer // line of the present outcome
 	differ int
 }
 
@@ -47,7 +47,7 @@ func (s *goldenSink) take(o *outcome) error {
 		return err
 	}
 	if bytes.Equal(bytes.TrimSpace(s.line.Bytes()), s.lines.Bytes()) {
-		return nil // as nearly all are
+		return nil // the usual case
 	}
 	was, err := s.parse()
 	if err != nil {
@@ -64,12 +64,12 @@ func (s *goldenSink) take(o *outcome) error {
 	return printDifferences(s.w, o, words)
 }
 
-// identity returns what tells packets apart.
+// identity returns what identifies a packet.
 func (r *record) identity() string {
 	return fmt.Sprintf("packet %d, %s of %d bytes with the CRC %s", r.N, r.Summary, r.Length, r.CRC)
 }
 
-// printDifferences prints a packet's line, whose verdict is the new one.
+// printDifferences prints a packet's line, with the new verdict.
 func printDifferences(w io.Writer, o *outcome, words []string) error {
 	_, err := fmt.Fprintf(w, "%4d  %-64s  %s\n", o.n, o.summary(), strings.Join(words, "; "))
 	return err
@@ -86,8 +86,8 @@ func (s *goldenSink) parse() (r record, err error) {
 	return r, nil
 }
 
-// ended returns why there is no line, or one too many: the file could not be
-// read, or is of another capture.
+// ended returns an error that says why a line is missing, or one is left: the file
+// could not be read, or is of another capture.
 func (s *goldenSink) ended(how string) error {
 	if err := s.lines.Err(); err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)

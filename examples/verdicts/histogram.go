@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// histogram counts durations: exactly up to 63 ns, and above that to within a
-// 32nd. It has a fixed size, however many there are.
+// histogram counts durations, exactly up to 63 ns and to within a 32nd above. Its size
+// is fixed.
 type histogram struct {
 	buckets [64 + 32*58]int
 	n       int
@@ -42,8 +42,8 @@ func (h *histogram) add(d time.Duration) {
 
 func (h *histogram) mean() time.Duration { return h.total / time.Duration(max(h.n, 1)) }
 
-// percentile returns the duration that p percent do not exceed, as exactly as
-// the buckets are.
+// percentile returns the duration that p percent do not exceed, with the precision of
+// the buckets.
 func (h *histogram) percentile(p float64) time.Duration {
 	rank, sum := int(p*float64(h.n)/100+0.5), 0
 	for i, n := range h.buckets {
@@ -80,8 +80,8 @@ func (h *histogram) bars() (bars []bar) {
 	return bars
 }
 
-// roundWidth returns 1, 2 or 5 times a power of ten, so that fewer than n make
-// up a span.
+// roundWidth returns 1, 2 or 5 times a power of ten, so that fewer than n widths cover a
+// span.
 func roundWidth(span time.Duration, n int) time.Duration {
 	for width := time.Duration(1); ; width *= 10 {
 		for _, times := range []time.Duration{1, 2, 5} {

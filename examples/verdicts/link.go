@@ -9,7 +9,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 )
 
-// linkError says that frames of a link type cannot be run.
+// linkError is the error for frames of a link type that cannot be run.
 type linkError struct{ link layers.LinkType }
 
 func (e linkError) Error() string {
@@ -19,13 +19,13 @@ func (e linkError) Error() string {
 
 // Link types that the layers package has no names for.
 const (
-	linkRaw12 layers.LinkType = 12 // raw IP as Linux writes it,
-	linkRaw14 layers.LinkType = 14 // and as OpenBSD does
+	linkRaw12 layers.LinkType = 12 // raw IP on Linux
+	linkRaw14 layers.LinkType = 14 // raw IP on OpenBSD
 	linkENC   layers.LinkType = 109
 )
 
-// frame returns an Ethernet frame with what was captured on a link. What the
-// link does not tell is zero, as on the loopback interface.
+// frame returns an Ethernet frame for a packet that was captured on a link. What the
+// link does not have is zero, as on the loopback interface.
 func frame(link layers.LinkType, b []byte) ([]byte, error) {
 	switch link {
 	case layers.LinkTypeEthernet:
@@ -58,9 +58,9 @@ func sender(b []byte, length, address int) []byte {
 	return b[address : address+6]
 }
 
-// fromHeader takes a link's header off, which has the EtherType at an offset.
-// Where that is no EtherType, but Linux's number for 802.2 or 802.3 (1 and 4),
-// a length takes its place.
+// fromHeader replaces a link's header, which has the EtherType at an offset. If that is
+// not an EtherType but Linux's number for 802.2 or 802.3 (1 and 4), it writes a length
+// instead.
 func fromHeader(b []byte, size, etherType int, source []byte) ([]byte, error) {
 	if len(b) < size {
 		return b, errLinkHeader
@@ -72,7 +72,7 @@ func fromHeader(b []byte, size, etherType int, source []byte) ([]byte, error) {
 	return withEthernet(source, t, b[size:]), nil
 }
 
-// fromIP takes a header of some size off an IP packet.
+// fromIP replaces a header of some size in front of an IP packet.
 func fromIP(b []byte, size int) ([]byte, error) {
 	if len(b) <= size {
 		return b, errLinkHeader
@@ -86,8 +86,7 @@ func fromIP(b []byte, size int) ([]byte, error) {
 	return b, errors.New("neither IPv4 nor IPv6, so that no Ethernet header can be made up for it")
 }
 
-// fromPPP takes the header off a PPP frame, with or without its two bytes of
-// HDLC.
+// fromPPP replaces the header of a PPP frame, with or without two bytes of HDLC.
 func fromPPP(b []byte) ([]byte, error) {
 	if len(b) > 2 && b[0] == 0xff && b[1] == 0x03 {
 		b = b[2:]
@@ -112,7 +111,7 @@ func withEthernet(source []byte, etherType uint16, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// linkNames are link types as people call them.
+// linkNames has the common names of link types.
 var linkNames = map[layers.LinkType]string{
 	layers.LinkTypeRaw: "raw IP", linkRaw12: "raw IP", linkRaw14: "raw IP", layers.LinkTypeIPv4: "raw IP", layers.LinkTypeIPv6: "raw IP",
 	layers.LinkTypeNull: "loopback", layers.LinkTypeLoop: "loopback",
@@ -123,7 +122,7 @@ var linkNames = map[layers.LinkType]string{
 	195: "IEEE 802.15.4", 230: "IEEE 802.15.4", 187: "Bluetooth", 201: "Bluetooth", 239: "NFLOG",
 }
 
-// linkName returns a link type's name, or its number if it has none here.
+// linkName returns a link type's name, or its number if linkNames lacks it.
 func linkName(link layers.LinkType) string {
 	if name, ok := linkNames[link]; ok {
 		return name

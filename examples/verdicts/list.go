@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// sink is what becomes of outcomes. Each is valid for the call only.
+// sink takes outcomes. An outcome is valid only during the call.
 type sink interface {
 	take(*outcome) error
 	end() error

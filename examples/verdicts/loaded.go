@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openLoaded opens a program that the kernel has: one that is pinned, or has
-// an ID.
+// openLoaded opens a program that is loaded, by its pin or its ID.
 func openLoaded(pinned string, id uint) (*program, error) {
 	what := fmt.Sprintf("program %d", id)
 	open := func() (*ebpf.Program, error) { return ebpf.NewProgramFromID(ebpf.ProgramID(id)) }
@@ -39,8 +38,8 @@ func openLoaded(pinned string, id uint) (*program, error) {
 	return p, nil
 }
 
-// consent refuses to run a program that others may use, unless that was
-// allowed or the program has no maps that it could change.
+// consent refuses to run a program that others may use, unless a flag allows it or the
+// program cannot change any map.
 func (p *program) consent(yes bool) error {
 	if p.own || yes {
 		return nil
@@ -60,7 +59,7 @@ func (p *program) consent(yes bool) error {
 	return nil
 }
 
-// writable names the maps that programs can write to.
+// writable returns the names of the maps that programs can write to.
 func writable(ids []ebpf.MapID) (names []string) {
 	for _, id := range ids {
 		name := fmt.Sprintf("map %d", id)

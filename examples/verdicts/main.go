@@ -1,11 +1,11 @@
-// Command verdicts runs a BPF program on every packet of a capture and prints
-// what the program made of each: its verdict, and what it changed.
+// Command verdicts runs a BPF program on every packet of a capture, and prints the
+// verdict and the changes for each packet.
 //
 //	go install github.com/progrun/progrun/examples/verdicts@latest
 //	verdicts -object filter.o -pcap traffic.pcap
 //
-// Without flags it runs an XDP filter on a small capture; both are part of the
-// command. verdicts -h lists the flags, with examples.
+// Without flags it runs an XDP filter of its own on a small capture of its own.
+// verdicts -h lists the flags, with examples.
 //
 // The program may be of any type that takes packets: XDP, sched_cls and
 // sched_act, socket filter, cgroup_skb, lwt_*, flow dissector and netfilter.
@@ -13,9 +13,9 @@
 // unless the program clones it with bpf_clone_redirect. A program of an object
 // file has maps of its own, which -map and -maps fill.
 //
-// Packets that could not be run are errors in the list. The exit status is 1
-// if that is true of all, if something else failed, or if -golden or -against
-// found a difference; and 2 if a flag is wrong.
+// Packets that could not be run are errors in the list. The exit status is 1 if no
+// packet could be run, if something else failed, or if -golden or -against found a
+// difference. It is 2 if a flag is wrong.
 package main
 
 import (
@@ -33,9 +33,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// trafficCapture is testdata/traffic.pcap of the repository, which go:embed cannot
-// reach from here. Nor can it reach testdata/xdp_bpfel.o and xdp_bpfeb.o: the
-// filter is one of these. The Makefile there renews the copies.
+// trafficCapture is a copy of the repository's testdata/traffic.pcap, which go:embed
+// cannot reach from here. The filter is a copy of testdata/xdp_bpfel.o or xdp_bpfeb.o,
+// for the same reason. The Makefile there updates the copies.
 //
 //go:embed traffic.pcap
 var trafficCapture []byte
@@ -94,8 +94,8 @@ func run(ctx context.Context, o *options) error {
 	return runList(ctx, o, p, c)
 }
 
-// source finds the program, and returns what opens it: mistakes show before
-// anything is loaded.
+// source finds the program, and returns a function that opens it. So mistakes show
+// before anything is loaded.
 func (o *options) source() (open func() (*program, error), err error) {
 	if o.pinned != "" || o.id != 0 {
 		return func() (*program, error) { return openLoaded(o.pinned, o.id) }, nil

@@ -7,7 +7,7 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// notes returns what else there is to say of a run. all asks for the whole
+// notes returns what a run did beyond its verdict and its packet. all asks for the whole
 // context.
 func (o *outcome) notes(all bool) (notes []string) {
 	if len(o.metadata) > 0 {
@@ -35,8 +35,8 @@ func sightNote(s progrun.Sight) string {
 	return ""
 }
 
-// contextNotes returns what a program left in a context that was empty before
-// and, if all is asked for, what the kernel put there.
+// contextNotes returns what a program left in a context that was empty before. If all
+// is set, it includes what the kernel put there.
 func contextNotes(c *progrun.SKB, all bool) (notes []string) {
 	for _, f := range []struct {
 		name   string
@@ -74,7 +74,7 @@ func flowNote(k *progrun.FlowKeys) string {
 	return note
 }
 
-// whyPart returns why a program saw packets in part only.
+// whyPart returns why a program saw only a part of packets.
 func whyPart(p *program) string {
 	if p.Type() == ebpf.CGroupSKB {
 		return "this kernel runs cgroup_skb programs without direct access to the packet; they have it where they are attached"

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// programTypes are the names of -type. A section that is called so, or begins
-// so, tells the type by itself.
+// programTypes has the names of -type. A section whose name is or begins with one of
+// them has that type.
 var programTypes = map[string]ebpf.ProgramType{
 	"xdp": ebpf.XDP, "xdp.frags": ebpf.XDP, "tc": ebpf.SchedCLS, "action": ebpf.SchedACT, "socket": ebpf.SocketFilter,
 	"cgroup_skb": ebpf.CGroupSKB, "lwt_in": ebpf.LWTIn, "lwt_out": ebpf.LWTOut, "lwt_xmit": ebpf.LWTXmit,
@@ -26,8 +26,8 @@ var programTypes = map[string]ebpf.ProgramType{
 // object is a program of an object file.
 type object struct {
 	spec *ebpf.CollectionSpec
-	name string // of the program
-	// optional lets a config name what the program does not use.
+	name string // name of the program
+	// optional lets a config name maps and variables that the program does not use.
 	optional bool
 }
 
@@ -73,8 +73,8 @@ func newObject(spec *ebpf.CollectionSpec, program, typ string) (*object, error) 
 	return &object{spec: spec, name: name}, nil
 }
 
-// setType makes the program of that name, or all whose section does not tell,
-// programs of a type.
+// setType sets the type of the program of that name, or of all programs whose section
+// does not tell.
 func setType(spec *ebpf.CollectionSpec, name, typ string) error {
 	t, ok := programTypes[typ]
 	if !ok {
@@ -92,8 +92,7 @@ func setType(spec *ebpf.CollectionSpec, name, typ string) error {
 	return nil
 }
 
-// attachType returns the attach type that programs of a type are loaded with if
-// nothing else is known.
+// attachType returns the default attach type of programs of a type.
 func attachType(t ebpf.ProgramType) ebpf.AttachType {
 	if t == ebpf.Netfilter {
 		return ebpf.AttachNetfilter
@@ -122,8 +121,7 @@ func choose(spec *ebpf.CollectionSpec, name string) (string, error) {
 	return "", fmt.Errorf("choose a program with -program: %s", has)
 }
 
-// candidates returns the programs that take packets, and a sentence with what
-// there is.
+// candidates returns the programs that take packets, and a sentence that lists them.
 func candidates(spec *ebpf.CollectionSpec) (names []string, has string) {
 	var list, unknown []string
 	for _, n := range slices.Sorted(maps.Keys(spec.Programs)) {
@@ -144,8 +142,8 @@ func candidates(spec *ebpf.CollectionSpec) (names []string, has string) {
 	return nil, "none of the object's programs takes packets"
 }
 
-// load loads the program and what it refers to, with nothing pinned and
-// nothing attached, and with maps filled as cfg says.
+// load loads the program and what it refers to, and fills maps as cfg says. It pins and
+// attaches nothing.
 func (o *object) load(cfg config) (*program, error) {
 	spec := o.spec.Copy()
 	if err := cfg.prepare(spec); err != nil {
@@ -156,7 +154,7 @@ func (o *object) load(cfg config) (*program, error) {
 		return nil, err
 	}
 	for _, m := range spec.Maps {
-		m.Pinning = ebpf.PinNone // maps of that name may be in use on this machine
+		m.Pinning = ebpf.PinNone // this machine may use a pinned map of that name
 	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
@@ -170,7 +168,7 @@ func (o *object) load(cfg config) (*program, error) {
 	return &program{Program: prog, name: o.name, attach: spec.Programs[o.name].AttachType, own: true, close: coll.Close}, nil
 }
 
-// prune leaves in spec what the program of that name refers to.
+// prune removes from spec what the program of that name does not refer to.
 func prune(spec *ebpf.CollectionSpec, name string) {
 	r := references{spec: spec, programs: map[string]bool{}, maps: map[string]bool{}}
 	r.program(name)
@@ -179,7 +177,7 @@ func prune(spec *ebpf.CollectionSpec, name string) {
 	maps.DeleteFunc(spec.Variables, func(_ string, v *ebpf.VariableSpec) bool { return !r.maps[v.SectionName] })
 }
 
-// references is what a program refers to, directly or not.
+// references has what a program refers to, directly or not.
 type references struct {
 	spec           *ebpf.CollectionSpec
 	programs, maps map[string]bool
@@ -213,7 +211,7 @@ func (r *references) mapSpec(name string) {
 	}
 }
 
-// permission returns err, in plain words if the process may not load programs.
+// permission returns err, or a clearer error if the process may not load programs.
 func permission(err error) error {
 	if os.Geteuid() != 0 && errors.Is(err, os.ErrPermission) {
 		return errors.New("loading a BPF program takes root, or CAP_BPF together with CAP_NET_ADMIN")

@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// options are the flags.
+// options holds the values of the flags.
 type options struct {
 	file, program, typ string // an object file, a program of it, and its type
-	pinned             string // or a program that is loaded
+	pinned             string // path of a pinned program
 	id                 uint
 	yes                bool
 	config             config
@@ -111,7 +111,7 @@ func (o *options) flags() *flag.FlagSet {
 	return f
 }
 
-// exclusive are flags of which one at most can be given.
+// exclusive lists sets of flags. At most one flag of a set can be given.
 var exclusive = [][]string{
 	{"object", "pinned", "id"},
 	{"json", "golden", "against", "time"},
@@ -162,8 +162,8 @@ func (o *options) wants(out *outcome) bool {
 	return false
 }
 
-// matches reports whether want is a verdict's name, or the end of it after an
-// underscore, or its first word.
+// matches reports whether want is the name of a verdict, its end after an underscore, or
+// its first word.
 func matches(name, want string) bool {
 	first, _, _ := strings.Cut(name, " ")
 	if strings.EqualFold(name, want) || strings.EqualFold(first, want) {

@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// output is where lines go: in time for whoever reads along, and otherwise in
-// large pieces.
+// output writes lines. It writes each line at once if someone reads along, and otherwise
+// in large pieces.
 type output struct {
 	*bufio.Writer
 	live bool
-	gap  bool // the last line is empty
+	gap  bool // whether the last line is empty
 }
 
-// newOutput writes to w in large pieces, unless that is a terminal or the input
-// is live.
+// newOutput returns an output to w. It writes in large pieces unless w is a terminal or
+// the input is live.
 func newOutput(w io.Writer, live bool) *output {
 	return &output{Writer: bufio.NewWriterSize(w, 1<<16), live: live || isTerminal(os.Stdout)}
 }
@@ -30,7 +30,7 @@ func (o *output) Write(b []byte) (int, error) {
 	return o.Writer.Write(b)
 }
 
-// paragraph leaves a line empty.
+// paragraph writes an empty line, unless the last line is empty.
 func (o *output) paragraph() {
 	if !o.gap {
 		fmt.Fprintln(o)
@@ -38,7 +38,7 @@ func (o *output) paragraph() {
 	}
 }
 
-// line is called at the end of a line. It flushes if someone reads along.
+// line must be called after each line. It flushes if someone reads along.
 func (o *output) line() error {
 	if !o.live {
 		return nil

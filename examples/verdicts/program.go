@@ -14,7 +14,7 @@ type program struct {
 	*ebpf.Program
 	name   string
 	attach ebpf.AttachType
-	own    bool // it was loaded by this command, and its maps are no one else's
+	own    bool // whether this command loaded it, so that nobody else uses its maps
 	close  func()
 }
 

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// progress is a bar on a terminal that shows how far a file has been read.
-// A nil one shows nothing.
+// progress is a bar on a terminal that shows how much of a file has been read. A nil
+// progress shows nothing.
 type progress struct {
 	w      io.Writer
 	read   *atomic.Int64
@@ -18,7 +18,7 @@ type progress struct {
 	begin  time.Time
 	next   time.Time // when to draw again
 	drawn  bool
-	length int // of the bar
+	length int // length of the bar
 }
 
 const (
@@ -26,7 +26,7 @@ const (
 	progressEvery = 100 * time.Millisecond
 )
 
-// progress returns a bar, unless the list on the terminal shows how far it is.
+// progress returns a bar, unless a list on the terminal shows the progress already.
 func (o *options) progress(c *capture) *progress {
 	if o.golden == "" && o.against == "" && !o.time && o.only == "" && isTerminal(os.Stdout) {
 		return nil
@@ -43,7 +43,7 @@ func newProgress(f *os.File, c *capture) *progress {
 	return &progress{w: f, read: &c.read, size: c.size, begin: now, next: now.Add(progressAfter), length: 30}
 }
 
-// step draws the bar if it is time to. It is called after each packet.
+// step draws the bar if it is time. It must be called after each packet.
 func (p *progress) step(packets int) {
 	if p == nil || packets%256 != 0 {
 		return
@@ -60,7 +60,7 @@ func (p *progress) step(packets int) {
 		strings.Repeat(" ", p.length-full), 100*done, packets, rate)
 }
 
-// clear takes the bar away.
+// clear removes the bar.
 func (p *progress) clear() {
 	if p != nil && p.drawn {
 		fmt.Fprint(p.w, "\r\x1b[K")
@@ -68,7 +68,7 @@ func (p *progress) clear() {
 	}
 }
 
-// over returns a writer that takes the bar away before it writes.
+// over returns a writer that removes the bar before it writes.
 func (p *progress) over(w io.Writer) io.Writer {
 	if p == nil {
 		return w

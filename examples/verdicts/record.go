@@ -12,18 +12,18 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// record is a line of -json. What is zero is left out, but for the number, the
-// length and the code of a verdict.
+// record is a line of -json. Zero fields are left out, except the number, the length and
+// the code of a verdict.
 type record struct {
 	N       int    `json:"n"`                 // the packet's number in the capture, from 1
 	Summary string `json:"summary"`           // the packet in words
-	Length  int    `json:"length"`            // of what went in, in bytes, with the Ethernet header
-	CRC     string `json:"crc"`               // CRC-32 of what went in, in hex
+	Length  int    `json:"length"`            // length of the input in bytes, with the Ethernet header
+	CRC     string `json:"crc"`               // CRC-32 of the input, in hex
 	Wire    int    `json:"wire,omitempty"`    // the length on the wire, if the capture has less
-	Verdict string `json:"verdict,omitempty"` // its name, absent where the program could not be run
+	Verdict string `json:"verdict,omitempty"` // name of the verdict, absent if the program could not be run
 	Code    *int64 `json:"code,omitempty"`    // the verdict as a number
-	// Packet is the packet as it came out, if the program changed it. The
-	// Ethernet header is that which went in for types that do not see it.
+	// Packet is the packet as the program left it, if it changed. Its Ethernet
+	// header is that of the input for types that do not see it.
 	Packet   hexString      `json:"packet,omitempty"`
 	Metadata hexString      `json:"metadata,omitempty"` // what an XDP program put in front of the packet
 	Context  *contextRecord `json:"context,omitempty"`  // __sk_buff as the program left it
@@ -32,7 +32,7 @@ type record struct {
 	Error    string         `json:"error,omitempty"`    // why the program could not be run
 }
 
-// contextRecord has the names of struct __sk_buff.
+// contextRecord is a context, with the names of struct __sk_buff.
 type contextRecord struct {
 	Mark           uint32    `json:"mark,omitzero"`
 	Priority       uint32    `json:"priority,omitzero"`
@@ -46,7 +46,7 @@ type contextRecord struct {
 	HWTStamp       uint64    `json:"hwtstamp,omitzero"`
 }
 
-// flowRecord has the names of struct bpf_flow_keys.
+// flowRecord is a flow dissector's keys, with the names of struct bpf_flow_keys.
 type flowRecord struct {
 	NHOff       int        `json:"nhoff"`
 	THOff       int        `json:"thoff"`
@@ -64,7 +64,7 @@ type flowRecord struct {
 	FlowLabel   uint32     `json:"flow_label,omitzero"`
 }
 
-// hexString is bytes that are JSON as a string of hexadecimal digits.
+// hexString is bytes that marshal to JSON as a string of hexadecimal digits.
 type hexString []byte
 
 func (b hexString) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, b), nil }
@@ -74,7 +74,7 @@ func (b *hexString) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// record returns a line of -json. It owns all that it refers to.
+// record returns a line of -json. The record shares no memory with the outcome.
 func (o *outcome) record() record {
 	r := record{N: o.n, Summary: o.summary(), Length: len(o.packet), CRC: fmt.Sprintf("%08x", crc32.ChecksumIEEE(o.packet))}
 	if o.cut() {
@@ -97,8 +97,8 @@ func (o *outcome) record() record {
 	return r
 }
 
-// whole returns the packet as it came out, with the Ethernet header that went in
-// where none comes out, or what went in if no packet comes out.
+// whole returns the packet as the program left it. It has the Ethernet header of the
+// input if none comes back. If no packet comes back, whole returns the input.
 func (o *outcome) whole() []byte {
 	if o.out == nil {
 		return o.packet
@@ -134,7 +134,7 @@ type jsonSink struct{ encoder *json.Encoder }
 
 func newJSONSink(w io.Writer) jsonSink {
 	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false) // summaries have a >
+	e.SetEscapeHTML(false) // summaries contain a >
 	return jsonSink{e}
 }
 

@@ -8,8 +8,7 @@ import (
 	"os"
 )
 
-// runList runs the program on all packets, and does with the outcomes what the
-// flags say.
+// runList runs the program on all packets, and processes the outcomes as the flags say.
 func runList(ctx context.Context, o *options, p *program, c *capture) error {
 	bar := o.progress(c)
 	out := newOutput(bar.over(o.text()), c.live)
@@ -57,7 +56,7 @@ func end(sinks []sink) (err error) {
 	return err
 }
 
-// text returns where the list goes: not among the packets of -write -.
+// text returns where the list goes, which must not mix with the packets of -write -.
 func (o *options) text() io.Writer {
 	if o.write == "-" {
 		return os.Stderr
@@ -65,7 +64,7 @@ func (o *options) text() io.Writer {
 	return os.Stdout
 }
 
-// sinks opens what the flags ask for, and prints the heading of a list.
+// sinks opens the sinks that the flags ask for, and prints the heading of a list.
 func (o *options) sinks(out *output, p *program, c *capture) (sinks []sink, err error) {
 	switch {
 	case o.json:
@@ -97,7 +96,7 @@ func (o *options) sinks(out *output, p *program, c *capture) (sinks []sink, err 
 	return sinks, nil
 }
 
-// summarize prints what there is to say of all packets.
+// summarize prints the summary of all packets.
 func (o *options) summarize(out *output, p *program, c *capture, t *totals, times *timing) error {
 	switch {
 	case o.json:

@@ -10,14 +10,14 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// outcome is what one run came down to, whatever the program's type.
+// outcome is the result of a run of a program of any type.
 type outcome struct {
 	input
 	verdict  fmt.Stringer
 	code     int64 // the verdict as a number
 	perRun   time.Duration
-	out      []byte // the packet as it came out, or nil if the request gives none back
-	blank    int    // bytes at the start of out that come back as zeros
+	out      []byte // the packet as the program left it, or nil if none comes back
+	blank    int    // number of bytes at the start of out that come back as zeros
 	metadata []byte
 	context  *progrun.SKB
 	flow     *progrun.FlowKeys
@@ -30,7 +30,7 @@ type outcome struct {
 // but hands back no metadata, contexts and flow keys.
 type runner func(prog *ebpf.Program, inputs iter.Seq[input], ahead int) iter.Seq[outcome]
 
-// runners holds the types of programs that take packets.
+// runners has a runner for each type of program that takes packets.
 var runners = map[ebpf.ProgramType]runner{
 	ebpf.XDP: runnerOf(progrun.XDP{}, func(r progrun.XDPResult) outcome {
 		return outcome{verdict: r.Action, code: int64(r.Action), perRun: r.PerRun, out: r.Packet, metadata: r.Metadata, sight: r.Sight}
@@ -63,14 +63,14 @@ var tunnel = runnerOf(progrun.LWT{}, func(r progrun.LWTResult) outcome {
 	return outcome{verdict: r.Verdict, code: int64(r.Verdict), perRun: r.PerRun, out: r.Packet, blank: ethernet, context: &r.Context}
 })
 
-// returnsPackets reports whether programs of a type give the packet back.
+// returnsPackets reports whether the packet comes back from programs of a type.
 func returnsPackets(t ebpf.ProgramType) bool { return t != ebpf.FlowDissector && t != ebpf.Netfilter }
 
-// runnerOf makes a runner of a request, whose results read takes apart.
+// runnerOf returns a runner for a request. read reads its results into outcomes.
 func runnerOf[Q progrun.PacketRequest[Q, R], R any](req Q, read func(R) outcome) runner {
 	return func(prog *ebpf.Program, inputs iter.Seq[input], ahead int) iter.Seq[outcome] {
 		return func(yield func(outcome) bool) {
-			var wait queue // inputs that were pulled, and have no outcome yet
+			var wait queue // inputs that were pulled and have no outcome yet
 			requests := progrun.Packets(req, wait.packets(inputs))
 			for res, err := range progrun.Batch(prog, requests, &progrun.BatchOptions{KeepGoing: true, Ahead: ahead}) {
 				if !wait.failed(yield) {
@@ -93,8 +93,8 @@ func runnerOf[Q progrun.PacketRequest[Q, R], R any](req Q, read func(R) outcome)
 	}
 }
 
-// runTimes runs a program of any type on packets, asks for no output, and
-// yields how long each run took.
+// runTimes runs a program of any type on packets, without output, and yields how long
+// each run took.
 func runTimes(prog *ebpf.Program, packets iter.Seq[[]byte]) iter.Seq2[time.Duration, error] {
 	return func(yield func(time.Duration, error) bool) {
 		for res, err := range progrun.Batch(prog, progrun.Packets(progrun.Any{NoOutput: true}, packets), nil) {
@@ -105,10 +105,10 @@ func runTimes(prog *ebpf.Program, packets iter.Seq[[]byte]) iter.Seq2[time.Durat
 	}
 }
 
-// queue is inputs in their order. Those that are errors already are not run.
+// queue has inputs in their order. Inputs with an error are not run.
 type queue []input
 
-// packets yields the packets to run of inputs, each of which it queues.
+// packets yields the packets of inputs that can be run, and queues each input.
 func (q *queue) packets(inputs iter.Seq[input]) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for in := range inputs {
@@ -126,8 +126,8 @@ func (q *queue) pop() input {
 	return in
 }
 
-// failed yields those at the head of the queue that are errors already. It
-// reports whether to go on.
+// failed yields the inputs with an error at the head of the queue. It reports whether to
+// go on.
 func (q *queue) failed(yield func(outcome) bool) bool {
 	for len(*q) > 0 && (*q)[0].err != nil {
 		if !yield(outcome{input: q.pop()}) {

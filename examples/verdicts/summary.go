@@ -10,7 +10,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 )
 
-// decode finds the headers of a packet, as far as it has them.
+// decode finds the headers of a packet, as far as the packet has them.
 func decode(packet []byte) gopacket.Packet {
 	return gopacket.NewPacket(packet, layers.LayerTypeEthernet, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
 }
@@ -27,7 +27,7 @@ func summary(packet []byte) string {
 	return strings.Join(strings.Fields(strings.Join(s.words, " ")), " ")
 }
 
-// sentence is a summary in the making.
+// sentence builds a summary.
 type sentence struct {
 	words    []string
 	src, dst netip.Addr
@@ -35,8 +35,8 @@ type sentence struct {
 
 func (s *sentence) add(words ...string) { s.words = append(s.words, words...) }
 
-// network adds a layer up to the IP header. It reports whether that was the
-// last to be told of.
+// network adds a layer, up to the IP header. It reports whether that was the last one to
+// add.
 func (s *sentence) network(layer gopacket.Layer) (done bool) {
 	switch l := layer.(type) {
 	case *layers.Ethernet:
@@ -86,7 +86,7 @@ func (s *sentence) transport(layer gopacket.Layer) {
 	}
 }
 
-// ports adds the two ends of TCP or UDP, if the header is all there.
+// ports adds the two ends of TCP or UDP, if the header is complete.
 func (s *sentence) ports(protocol string, header []byte, src, dst uint16) {
 	if len(header) == 0 {
 		s.add(s.addresses(), protocol, malformed)
@@ -104,7 +104,7 @@ func (s *sentence) addresses() string {
 
 const malformed = "malformed or cut short"
 
-// fragment names a fragment by its offset in units of 8 bytes.
+// fragment returns the name of a fragment, with its offset in units of 8 bytes.
 func fragment(offset uint16) string {
 	if offset == 0 {
 		return "first fragment"

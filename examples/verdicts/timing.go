@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// timing is how long runs of a program take: single runs over all packets, by
-// the kernel's own clock and without the system call.
+// timing measures how long runs of a program take: single runs over all packets, by the
+// kernel's own clock and without the system call.
 //
-// A Repeat of a million is the usual way, and reads the clock but twice. It is
-// not taken here, for three reasons. It runs one packet, and packets take
-// different paths through a program. The packet is not reset in between: a
-// filter that strips a tag would strip one after the other. And for XDP the
-// kernel spends tens of milliseconds on every call with a Repeat above 1,
-// which for each packet of a capture is too long.
+// The usual way is a Repeat of a million, which reads the clock only twice. It does not
+// serve here, for three reasons. It runs one packet, but packets take different paths
+// through a program. It does not reset the packet in between: a filter that strips a
+// tag would strip one after the other. And for XDP the kernel spends tens of
+// milliseconds on every call with a Repeat above 1, which is too long for each packet of
+// a capture.
 //
-// What single runs have in addition is the kernel's reading of its clock. The
-// same measurement with a program that does nothing tells how much that is.
+// Single runs include the kernel's reading of its clock. The same measurement with a
+// program that does nothing shows how long that takes.
 type timing struct {
 	prog   *program
 	runs   histogram
-	empty  histogram // of a program that does nothing
-	sample [][]byte  // to measure with
+	empty  histogram // times of a program that does nothing
+	sample [][]byte  // packets to measure with
 }
 
 const (
@@ -32,7 +32,7 @@ const (
 	measureTime = 200 * time.Millisecond
 )
 
-// add notes a run that was made anyway.
+// add adds a run that was not made for timing.
 func (t *timing) add(o *outcome) {
 	if o.err != nil {
 		return
@@ -43,9 +43,8 @@ func (t *timing) add(o *outcome) {
 	}
 }
 
-// measure runs the program on the sample, over and over for a short while. It
-// leaves programs alone that others may use: there the runs that were made
-// anyway have to do.
+// measure runs the program on the sample repeatedly, for a short while. It does not run
+// programs that others may use. For these, only the runs that add counted serve.
 func (t *timing) measure() error {
 	if len(t.sample) == 0 {
 		return nil
@@ -56,7 +55,7 @@ func (t *timing) measure() error {
 	}
 	empty, err := t.prog.empty()
 	if err != nil {
-		return nil // the time stands without it
+		return nil // the times are valid without it
 	}
 	defer empty.close()
 	if measure(empty, t.sample, &t.empty) != nil {

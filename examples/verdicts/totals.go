@@ -10,11 +10,11 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// totals counts what became of a capture's packets.
+// totals counts the outcomes of a capture's packets.
 type totals struct {
 	packets, failed, cut, part int
 	verdicts                   map[string]int
-	last                       error // why the last that failed did
+	last                       error // error of the last packet that failed
 }
 
 func (t *totals) add(o *outcome) {
@@ -57,7 +57,7 @@ func count(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// print prints the totals, and what is to be known to read them.
+// print prints the totals, and notes about them.
 func (t *totals) print(w *output, p *program) {
 	if t.packets == 0 {
 		return
@@ -72,7 +72,7 @@ func (t *totals) print(w *output, p *program) {
 	}
 }
 
-// err returns why the packets were not all there, or could not be run.
+// err returns an error if packets were missing or could not be run.
 func (t *totals) err(c *capture) error {
 	switch {
 	case c.err != nil:

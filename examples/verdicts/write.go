@@ -11,8 +11,8 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 )
 
-// writeSink writes the packets as they came out to a capture, with the times
-// that they have in the one that was read.
+// writeSink writes the packets to a capture as the program left them, with the times of
+// the capture that was read.
 type writeSink struct {
 	notes  io.Writer
 	n      int
@@ -21,10 +21,10 @@ type writeSink struct {
 	pcap   *pcapgo.Writer
 }
 
-// mostBytes is more than any packet has.
+// mostBytes is larger than any packet.
 const mostBytes = 262144
 
-// createCapture creates a capture that is not the one that is read.
+// createCapture creates a capture, which must not be the one that is read.
 func createCapture(name string, from *capture, notes io.Writer) (*writeSink, error) {
 	if from.file != nil {
 		if info, err := os.Stat(name); err == nil {
