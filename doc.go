@@ -74,8 +74,9 @@
 //
 // # Sizes
 //
-// The kernel lays a packet in pages, so its largest size depends on the size of a
-// page, and a little on the architecture. In bytes, packet and no metadata:
+// The kernel puts a packet in pages, so its largest size depends on the size of a
+// page, and slightly on the architecture. These are the largest sizes in bytes, without
+// metadata:
 //
 //	                      amd64, arm64   arm64    ppc64le   s390x
 //	pages of              4 KiB          16 KiB   64 KiB    4 KiB
@@ -87,9 +88,9 @@
 //	Netfilter             3712           16000    65024     3550
 //	FlowDissector         4096           16384    65536     4096
 //
-// A live frame has 40 bytes less before Linux 6.3. Kernels with larger pages held
-// XDP packets to the linear part of 4 KiB until Linux 6.17 and stable kernels of
-// January 2026. An error about a size names the limit of the kernel at hand.
+// Before Linux 6.3, a live frame has 40 bytes less. Before Linux 6.17 and the stable
+// kernels of January 2026, kernels with larger pages limit the linear part of XDP
+// packets to that of 4 KiB. An error about a size names the limit of the running kernel.
 //
 // # Closing a program
 //

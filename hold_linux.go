@@ -84,7 +84,7 @@ func (h *Hold) attach(prog *ebpf.Program) (err error) {
 	return err
 }
 
-// notHeld returns the error of a program that the kernel never runs, or nil.
+// notHeld returns an error if the kernel never runs the program.
 func notHeld(prog *ebpf.Program) error {
 	if neverRuns(prog) {
 		return explain(unix.EINVAL, newCall("Hold", nil, prog, &attr{}))

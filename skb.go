@@ -18,8 +18,8 @@ import (
 type TC struct {
 	// Packet is the frame, from its Ethernet header on. It has at least 14 bytes,
 	// or 34 or 54 if its EtherType is that of IPv4 or IPv6. It has at most 3,712
-	// bytes with pages of 4 KiB, 16,000 with pages of 16 KiB (EINVAL), and 17
-	// pages more since Linux 6.19 (ENOMEM).
+	// bytes with pages of 4 KiB, or 16,000 with pages of 16 KiB (EINVAL). Since
+	// Linux 6.19 it has at most 17 pages more (ENOMEM).
 	Packet []byte
 	// Context is the packet's __sk_buff. Its zero value means none.
 	Context SKB

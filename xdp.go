@@ -16,7 +16,7 @@ import (
 // page since 5.18. See bpf_prog_test_run_xdp in the kernel's net/bpf/test_run.c.
 //
 // A packet begins with its linear part, of at most 3,520 bytes with pages of 4
-// KiB, and 15,808 with pages of 16 KiB; the package documentation has a table. The
+// KiB, or 15,808 with pages of 16 KiB; the package documentation has a table. The
 // rest lies in at most 17 fragments of a page each. The kernel also runs programs
 // that were loaded without BPF_F_XDP_HAS_FRAGS on packets with fragments. Their
 // direct access ends with the linear part, but helpers such as
@@ -24,8 +24,8 @@ import (
 // Sight says how much the program could see.
 type XDP struct {
 	// Packet is the frame, from its Ethernet header on. It has at least 14 bytes
-	// (EINVAL), and at most 73,152 with pages of 4 KiB, 294,336 with pages of 16
-	// KiB (ENOMEM).
+	// (EINVAL), and at most 73,152 with pages of 4 KiB, or 294,336 with pages of
+	// 16 KiB (ENOMEM).
 	Packet []byte
 	// Metadata lies in front of the packet, between data_meta and data. Its
 	// length is a multiple of 4 (EINVAL) and at most 32 bytes, 252 since Linux

@@ -15,8 +15,8 @@ const (
 	byNoRate   = "progrun-no-rate"
 )
 
-// rates are what a rate of live frames costs: in time of a CPU where most of it
-// is spent asleep, and in speed where it is out of reach.
+// rates returns the points of live frames at a rate. They measure the time of a CPU at
+// rates that leave it mostly asleep, and the speed at rates that are out of reach.
 func (b *bench) rates() ([]point, error) {
 	free, err := b.load(returns(ebpf.XDP, xdpDrop))
 	if err != nil {
@@ -34,7 +34,7 @@ func (b *bench) rates() ([]point, error) {
 	}), nil
 }
 
-// liveAt runs live frames at a rate.
+// liveAt returns a run of live frames at a rate.
 func (b *bench) liveAt(rate int, prog *ebpf.Program, by string) contender {
 	return timed(by, func(n int) error {
 		_, err := progrun.Live{
@@ -44,8 +44,8 @@ func (b *bench) liveAt(rate int, prog *ebpf.Program, by string) contender {
 	})
 }
 
-// cpuOfRate compares the time of a CPU with all the time that there is. The floor
-// sleeps to each moment and makes the system call.
+// cpuOfRate compares the time of a CPU with the elapsed time. The floor sleeps until
+// each frame is due and makes the system call.
 func (b *bench) cpuOfRate(prog *ebpf.Program, rate int, most float64) point {
 	interval := time.Second / time.Duration(rate)
 	live := b.liveAt(rate, prog, byProgrun).run
@@ -64,7 +64,7 @@ func (b *bench) cpuOfRate(prog *ebpf.Program, rate int, most float64) point {
 	}
 }
 
-// sleepAndCall has a frame run at every interval.
+// sleepAndCall runs a frame at every interval.
 func sleepAndCall(prog *ebpf.Program, n int, interval time.Duration) error {
 	return onThread(func() error {
 		if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
@@ -74,7 +74,7 @@ func sleepAndCall(prog *ebpf.Program, n int, interval time.Duration) error {
 		begin := time.Now()
 		for i := range n {
 			ts := unix.NsecToTimespec(int64(time.Duration(i)*interval - time.Since(begin)))
-			_ = unix.Nanosleep(&ts, nil) // refuses what is past
+			_ = unix.Nanosleep(&ts, nil) // fails if the time has passed
 			if err := a.call(0, 0); err != nil {
 				return err
 			}
@@ -83,7 +83,8 @@ func sleepAndCall(prog *ebpf.Program, n int, interval time.Duration) error {
 	})
 }
 
-// cpuTimeOf has a contender tell how much of a CPU it took rather than how long.
+// cpuTimeOf makes a contender return how much time of a CPU it took, in place of how
+// long.
 func cpuTimeOf(run func(n int) (time.Duration, error)) func(n int) (time.Duration, error) {
 	return func(n int) (time.Duration, error) {
 		before, err := cpuTime()
@@ -98,7 +99,7 @@ func cpuTimeOf(run func(n int) (time.Duration, error)) func(n int) (time.Duratio
 	}
 }
 
-// cpuTime is how much of the CPUs this process has used.
+// cpuTime returns how much time of the CPUs this process has used.
 func cpuTime() (time.Duration, error) {
 	var usage unix.Rusage
 	err := unix.Getrusage(unix.RUSAGE_SELF, &usage)

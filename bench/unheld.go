@@ -16,7 +16,7 @@ import (
 )
 
 // unheldCommand is the argument that makes the command a child that cannot hold
-// programs. The CPU to run on follows.
+// programs. The CPU to run on is the next argument.
 const unheldCommand = "unheld"
 
 // unheld is a child process that runs live frames without CAP_SYS_ADMIN.
@@ -26,8 +26,8 @@ type unheld struct {
 	out io.Reader
 }
 
-// startUnheld starts the child with a program. The thread that it comes from
-// gives up the capability, and ends.
+// startUnheld starts the child with a program. It starts the child from a thread that
+// gives up the capability and then ends.
 func startUnheld(prog *ebpf.Program, cpu int) (*unheld, error) {
 	u := &unheld{cmd: exec.Command("/proc/self/exe", unheldCommand, strconv.Itoa(cpu))}
 	fd, err := unix.FcntlInt(uintptr(prog.FD()), unix.F_DUPFD_CLOEXEC, 0)
@@ -49,7 +49,7 @@ func startUnheld(prog *ebpf.Program, cpu int) (*unheld, error) {
 	return u, err
 }
 
-// run has the child run n frames, and returns how long that took there.
+// run makes the child run n frames, and returns how long that took there.
 func (u *unheld) run(n int) (took time.Duration, err error) {
 	if _, err = fmt.Fprintln(u.in, n); err == nil {
 		_, err = fmt.Fscan(u.out, &took)
@@ -65,7 +65,8 @@ func (u *unheld) stop() error {
 	return u.cmd.Wait()
 }
 
-// serveUnheld is the child: it reads numbers of frames, and answers with times.
+// serveUnheld does the work of the child: it reads numbers of frames, and answers with
+// times.
 func serveUnheld(cpu string) error {
 	on, err := strconv.Atoi(cpu)
 	if err != nil {
@@ -95,8 +96,8 @@ func serveUnheld(cpu string) error {
 	}
 }
 
-// liveUnheld compares runs that cannot hold with a C loop that does not, by how
-// many frames they have.
+// liveUnheld compares runs that cannot hold their program with a C loop that does not,
+// by number of frames.
 func (b *bench) liveUnheld() ([]point, error) {
 	prog, err := b.load(returns(ebpf.XDP, xdpDrop))
 	if err != nil {

@@ -49,14 +49,14 @@ type program struct {
 	records   []*record // one for each function, or for the whole program if it is skipped
 }
 
-// ErrInstrumented is what errors of Instrument are for a collection whose
-// programs have probes already.
+// ErrInstrumented is wrapped by the error that [Instrument] returns if programs of the
+// collection have probes already.
 var ErrInstrumented = errors.New("has probes already")
 
-// Instrument adds probes to the programs of a collection, in place, and returns
-// their counters. It comes before the collection is loaded, and once: a
-// collection that is loaded several times, or copied, has the same counters
-// each time. Programs without line information stay as they are.
+// Instrument adds probes to the programs of spec, in place, and returns their
+// counters. Call it once, before the collection is loaded. A spec that is then
+// copied, or loaded several times, uses the same counters each time. Programs
+// without line information stay as they are. opts may be nil.
 //
 // Instrument creates a map. That takes Linux 5.2, and the privileges and the memory
 // limit that loading the collection takes. If Instrument returns an error, spec is

@@ -48,13 +48,12 @@
 // need no stack, no look-up and no saved register, and give the verifier no further
 // path to follow. (live.go)
 //
-// Not every block needs one. A block that all ways to another lead over runs
-// whenever the other does, and so does one that all ways from the other lead
-// over. Blocks for which both hold run together, and share a probe. And if all
-// that may come right after a block implies it in that way, or all that may come
-// right before it does, then it ran when one of them did. That leaves about half
-// of the blocks. Those without a line need none either. A shared probe goes to the
-// block in the fewest loops. (graph.go, dominators.go, probes.go)
+// Not every block needs a probe. If all paths to block B, or all paths from it, lead
+// through block A, then B implies A: A runs whenever B does. Blocks that imply each
+// other share a probe. And if all successors of a block imply it, or all its
+// predecessors do, then the block ran if one of them did. That leaves about half of
+// the blocks. Blocks without a line need no probe either. A shared probe goes into the
+// block that is in the fewest loops. (graph.go, dominators.go, probes.go)
 //
 // A probe goes before the first instruction of its block at which some register is
 // dead. It takes over the instruction's symbol, function and line, and the offsets

@@ -26,8 +26,8 @@ func reachable(succs [][]int, root int) []int {
 	return postorder
 }
 
-// reversePostorder returns the place of each node in this order, or none for
-// those that cannot be reached.
+// reversePostorder returns the place of each node in reverse postorder, or none if
+// root does not reach it.
 func reversePostorder(succs [][]int, root int) []int {
 	place := make([]int, len(succs))
 	for n := range place {
@@ -40,8 +40,8 @@ func reversePostorder(succs [][]int, root int) []int {
 	return place
 }
 
-// dominators returns the closest dominator of each node, none for the root and
-// for what cannot be reached from it. The method is that of Cooper, Harvey and
+// dominators returns the closest dominator of each node. It is none for the root, and
+// for nodes that the root does not reach. The method is that of Cooper, Harvey and
 // Kennedy, "A Simple, Fast Dominance Algorithm".
 func dominators(succs, preds [][]int, root int) []int {
 	place := reversePostorder(succs, root)
@@ -88,7 +88,7 @@ func intersect(idom, place []int, a, b int) int {
 	return a
 }
 
-// dominates reports whether every way to b leads over a.
+// dominates reports whether every way to b leads through a.
 func (g *graph) dominates(a, b int) bool {
 	for b != none && b != a {
 		b = g.idom[b]
@@ -124,8 +124,8 @@ func (g *graph) findLoops() {
 	}
 }
 
-// components returns the strongly connected components of a graph of n nodes
-// by Tarjan's algorithm: that of each node, and the nodes of each.
+// components returns the strongly connected components of a graph of n nodes, by
+// Tarjan's algorithm: the component of each node, and the nodes of each component.
 func components(n int, succs func(int) []int) (component []int, members [][]int) {
 	component = make([]int, n)
 	index, low := make([]int, n), make([]int, n) // index counts from 1

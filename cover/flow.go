@@ -84,8 +84,8 @@ func newFunction(insns asm.Instructions, throws bool) (*function, error) {
 	return f, nil
 }
 
-// cut makes the blocks of the function, and returns which one each instruction
-// begins, if it begins one.
+// cut makes the blocks of the function. It returns, for each instruction, the block that
+// begins there.
 func (f *function) cut(targets []int, leaves []exit) (begun []int) {
 	begins := make([]bool, len(f.insns)+1)
 	begins[0] = true
@@ -108,7 +108,7 @@ func (f *function) cut(targets []int, leaves []exit) (begun []int) {
 	return begun
 }
 
-// connect sets where a block leads.
+// connect sets the blocks to which a block leads.
 func (f *function) connect(n int, targets []int, leaves []exit, begun []int) {
 	b := &f.blocks[n]
 	last := b.end - 1

@@ -1,8 +1,8 @@
 package cover
 
-// A graph is the flow graph of a function. Its nodes are numbered: the blocks
-// first, with their own numbers, then critical edges if branches are wanted,
-// and last the exit, which stands for all that happens after the function.
+// A graph is the flow graph of a function. Its nodes are numbers: first the blocks,
+// with their own numbers, then the critical edges if branches are wanted, and last
+// the exit, which stands for all that happens after the function.
 type graph struct {
 	succs, preds [][]int
 	edges        []edge // their nodes follow those of the blocks
@@ -48,10 +48,10 @@ func newGraph(f *function, branches bool) *graph {
 	return g
 }
 
-// addEdges makes nodes of the critical edges.
+// addEdges adds nodes for the critical edges.
 func (g *graph) addEdges(f *function) {
-	ways := make([]int, len(f.blocks)) // into each block
-	ways[0] = 1                        // from outside
+	ways := make([]int, len(f.blocks)) // number of ways into each block
+	ways[0] = 1                        // the call of the function
 	for _, b := range f.blocks {
 		for _, to := range []int{b.next, b.jump} {
 			if to != none {

@@ -6,8 +6,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// A plan tells which nodes of a function's graph get probes, and how those of
-// others are known from them.
+// A plan says which nodes of a function's graph get probes, and how the states of other
+// nodes follow from these.
 type plan struct {
 	graph  *graph
 	class  []int   // class of each node: the nodes of one run together
@@ -24,14 +24,13 @@ type probe struct {
 	clears   bool // whether it clears the register after use
 }
 
-// choose plans the probes of a function that tell of the nodes which are wanted.
-// Probes in loops clear their registers if that is asked for.
+// choose plans the probes of a function, so that the states of the wanted nodes are
+// known. If clears is set, probes in loops clear their registers.
 //
-// A node implies those that dominate or postdominate it: when it runs, they
-// do. Nodes that imply one another form a class, for which one probe is
-// enough. And a class needs none if one of its nodes dominates all that may
-// come right after it, or postdominates all that may come right before it:
-// these imply it, and one of them runs whenever it does.
+// A node implies the nodes that dominate or postdominate it: when it runs, they run.
+// Nodes that imply one another form a class, for which one probe is enough. A class
+// needs no probe if one of its nodes dominates all its successors, or postdominates
+// all its predecessors: these imply it, and one of them runs whenever it does.
 func choose(f *function, g *graph, wanted func(node int) bool, clears bool) *plan {
 	p := &plan{graph: g}
 	var members [][]int
@@ -40,7 +39,7 @@ func choose(f *function, g *graph, wanted func(node int) bool, clears bool) *pla
 	})
 	p.known = make([][]int, len(members))
 
-	direct := make([]bool, len(members)) // wanted for their own sake
+	direct := make([]bool, len(members)) // classes with wanted nodes
 	for c, nodes := range members {
 		direct[c] = slices.ContainsFunc(nodes, wanted)
 	}
@@ -57,8 +56,8 @@ func choose(f *function, g *graph, wanted func(node int) bool, clears bool) *pla
 	return p
 }
 
-// infer finds classes that tell of class c without a probe that is not there
-// anyhow, and reports whether there are some.
+// infer finds classes from which the state of class c follows without an additional
+// probe, and reports whether there are any.
 func (p *plan) infer(c int, members [][]int, direct []bool) bool {
 	if p.known[c] != nil {
 		return true
@@ -72,12 +71,12 @@ func (p *plan) infer(c int, members [][]int, direct []bool) bool {
 	return false
 }
 
-// rules returns sets of classes, each of which tells of the class of nodes.
+// rules returns sets of classes. The state of the class of nodes follows from each set.
 func (p *plan) rules(nodes []int) (rules [][]int) {
 	g := p.graph
 	runs := func(n int) bool { return g.order[n] != none }
 	if !slices.ContainsFunc(nodes, runs) {
-		return [][]int{{}} // without any it never runs
+		return [][]int{{}} // from the empty set follows that it never runs
 	}
 	for _, n := range nodes {
 		if known := p.neighbours(n, g.succs[n], g.idom); known != nil {

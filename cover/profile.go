@@ -13,7 +13,7 @@ import (
 // State says whether a line, a function, a condition or a way out of it was reached.
 type State uint8
 
-// The states. Where several are known of the same thing, the greatest holds.
+// The states. Where several states of the same thing are merged, the greatest one wins.
 const (
 	NotReached State = iota // it never ran
 	Unknown                 // it has no probe, and its program may have run
@@ -33,11 +33,11 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
 
-// MarshalText returns the state in words, for JSON.
+// MarshalText returns what String does.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Profile tells which lines, functions and branches of programs ran. The zero
-// value knows of no program, and is ready for Merge.
+// Profile records which lines, functions and branches of programs ran. The zero
+// value is empty and ready for Merge.
 type Profile struct {
 	functions map[recordKey]*covered
 }
@@ -105,7 +105,7 @@ func reported(f *function, g *graph, branches bool) func(node int) bool {
 	return func(node int) bool { return told[node] }
 }
 
-// newRecord makes the record of a function.
+// newRecord returns the record of a function.
 func newRecord(f *function, p *plan, branches bool, sources *sources) *record {
 	r := &record{name: f.name, classes: len(p.known)}
 	var end *btf.Line
@@ -146,7 +146,7 @@ func (r *record) addBranch(f *function, p *plan, n int, line *btf.Line, sources 
 	})
 }
 
-// unknownRecord makes the record of a program that is left out.
+// unknownRecord returns the record of a program that is left out.
 func unknownRecord(spec *ebpf.ProgramSpec, sources *sources) *record {
 	r := &record{name: spec.Name, classes: 1}
 	var last, end *btf.Line

@@ -160,9 +160,9 @@ func writeTextLines(out io.Writer, title string, lines []Line, state State) {
 	}
 }
 
-// writeTextBranches writes the ways that were never taken, of conditions that
-// were reached. Where a condition was compiled several times, it tells only of
-// what it led to in none of them, as far as that is known.
+// writeTextBranches writes the ways that were never taken, of conditions that were
+// reached. If a condition was compiled several times, it writes only what none of them
+// led to, as far as that is known.
 func writeTextBranches(out io.Writer, f File) {
 	var order []string
 	states := map[string]State{}
@@ -185,7 +185,7 @@ func writeTextBranches(out io.Writer, f File) {
 	}
 }
 
-// describe says what a way never did.
+// describe returns in words what a way never did.
 func describe(f File, b Branch, way Way, jump bool) string {
 	switch {
 	case way.File == f.Name:

@@ -25,10 +25,9 @@ func (p *program) batch(inputs iter.Seq[input], ahead int) iter.Seq[outcome] {
 	return runners[p.Type()](p.Program, inputs, ahead)
 }
 
-// ahead returns how many packets of a capture may run ahead of the one that is
-// shown: enough for XDP packets to run many in one system call. A program of
-// others runs packet by packet, as it would by itself, and so does one on a
-// capture that is still being made.
+// ahead returns how many packets of a capture may run ahead of the one that is shown. It
+// is enough for many packets of an XDP program to run in one system call. It is 0 for
+// a program that others may use, and for a capture that is still being made.
 func (p *program) ahead(c *capture) int {
 	if !p.own || c.live {
 		return 0

@@ -25,9 +25,9 @@ type outcome struct {
 }
 
 // runner runs a program of one type on inputs, and yields an outcome for each,
-// in order. An outcome is valid until the next. Up to ahead inputs more may have
-// been pulled and run. progrun.Any runs all types too,
-// but hands back no metadata, contexts and flow keys.
+// in order. An outcome is valid until the next one. Up to ahead more inputs may have
+// been pulled and run. progrun.Any runs all types too, but returns no metadata, contexts
+// and flow keys.
 type runner func(prog *ebpf.Program, inputs iter.Seq[input], ahead int) iter.Seq[outcome]
 
 // runners has a runner for each type of program that takes packets.
