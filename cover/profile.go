@@ -88,8 +88,8 @@ func lineOf(ins *asm.Instruction) *btf.Line {
 	return line
 }
 
-// reported returns whether a record tells of a node: of the function's start, of
-// blocks with lines and, if branches are wanted, of the conditions in them.
+// reported returns a function that reports whether a record has a node: the start, the
+// blocks with lines and, if branches is set, the conditions in them.
 func reported(f *function, g *graph, branches bool) func(node int) bool {
 	told := map[int]bool{0: true}
 	for n, b := range f.blocks {
