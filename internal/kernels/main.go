@@ -18,11 +18,11 @@
 // own state.
 //
 // Every test runs as root with PROGRUN_REQUIRE=1, and on the newest kernel with
-// PROGRUN_REQUIRE=all: there, tests that progruntest would skip for want of a
-// feature fail. In a virtual machine PROGRUN_KERNEL_MATRIX=1 is set too: emulation
-// is slow, so tests then assert nothing about speed. On architectures other than
-// amd64 they run with -short: these kernels differ in byte order, page size and JIT,
-// and a few requests show that as well as thousands.
+// PROGRUN_REQUIRE=all. There, tests fail that progruntest would skip because the
+// kernel lacks a feature. In a virtual machine PROGRUN_KERNEL_MATRIX=1 is set too:
+// emulation is slow, so tests then assert nothing about speed. On architectures other
+// than amd64 they run with -short: these kernels differ in byte order, page size and
+// JIT, and a few requests show that as well as thousands.
 //
 // The exit status is 1 if a test failed, if a kernel complained on its console
 // (Oops, BUG, WARNING), if a test passed on no kernel at all, or if the table of
@@ -163,7 +163,7 @@ func run(ctx context.Context, opts options) (bool, error) {
 type target struct {
 	arch    *arch
 	kernel  string // its name, as in -kernel
-	newest  bool   // it was asked for as the newest that there is
+	newest  bool   // whether it was asked for as the newest kernel
 	version string // as in the package or, on the host, in uname -r
 	host    bool
 	debs    []string

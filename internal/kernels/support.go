@@ -14,7 +14,7 @@ import (
 // docs/kernels.md comes from its results.
 const typesTest = "TestProgramTypes"
 
-// supportFile has the table.
+// supportFile is the file with the table.
 const supportFile = "docs/kernels.md"
 
 const (

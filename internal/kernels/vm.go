@@ -232,7 +232,7 @@ func moduleDepends(content []byte) ([]string, error) {
 	return nil, nil
 }
 
-// require returns the PROGRUN_REQUIRE of the tests.
+// require returns the value of PROGRUN_REQUIRE for the tests.
 func (t target) require() string {
 	if t.newest {
 		return "all"
