@@ -9,12 +9,13 @@ import (
 	"github.com/progrun/progrun/cover"
 )
 
-// coverOptions are those of Cover.
+// coverOptions holds the options that Cover set.
 var coverOptions atomic.Pointer[cover.Options]
 
 // Cover sets the options with which the loaders of this package instrument programs
-// for coverage. They do so only if the environment variable PROGRUN_COVERDIR names a
-// folder; without options, that is all it takes. Call Cover before the tests run:
+// for coverage. The loaders instrument programs if the environment variable
+// PROGRUN_COVERDIR names a folder, with default options unless Cover was called. Call
+// Cover before the tests run:
 //
 //	func TestMain(m *testing.M) {
 //		progruntest.Cover(cover.Options{Branches: true, Skip: []string{"huge"}})
@@ -24,8 +25,8 @@ var coverOptions atomic.Pointer[cover.Options]
 // See [cover] for the reports.
 func Cover(opts cover.Options) { coverOptions.Store(&opts) }
 
-// instrument adds probes to a copy of spec if coverage is wanted. The profile is
-// written when the test ends. The counters are nil if there are none.
+// instrument adds probes to spec, which is a copy, if coverage is wanted. The profile is
+// written when the test ends. Without coverage, instrument returns nil.
 func instrument(tb testing.TB, spec *ebpf.CollectionSpec) *cover.Counters {
 	tb.Helper()
 	if !cover.Wanted() {
