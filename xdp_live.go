@@ -300,13 +300,7 @@ func (l LiveLimit) MarshalText() ([]byte, error) { return []byte(l.String()), ni
 
 // UnmarshalText parses what String returns.
 func (l *LiveLimit) UnmarshalText(text []byte) error {
-	for known := LimitCPU; known <= LimitDispatcher; known++ {
-		if known.String() == string(text) {
-			*l = known
-			return nil
-		}
-	}
-	return fmt.Errorf("progrun: no LiveLimit is called %q", text)
+	return parse(l, text, "LiveLimit", LimitCPU, LimitRate, LimitDispatcher)
 }
 
 // liveNames returns the request's names of the kernel's fields. packet is the field
