@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -85,13 +86,34 @@ func (c *Carrier) make(target *ebpf.Program, controls, packets, slabs int) (err 
 	return nil
 }
 
-// lacking returns an error that names the helper which the kernel lacks, or nil.
+// lacking returns an error that names what the kernel lacks, or nil.
 func lacking() error {
 	err := features.HaveProgramHelper(ebpf.XDP, asm.FnXdpStoreBytes)
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		return fmt.Errorf("bpf_xdp_store_bytes (Linux 5.18): %w", err)
 	}
+	if err := tailCallInSubprogram(); errors.Is(err, syscall.EINVAL) {
+		return fmt.Errorf("tail calls from a subprogram, which take a JIT and not every one has: %w", ebpf.ErrNotSupported)
+	}
 	return nil
+}
+
+// tailCallInSubprogram loads the smallest program with a tail call from a subprogram.
+func tailCallInSubprogram() error {
+	targets, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		return err
+	}
+	defer targets.Close()
+	tail := (&program{targets: targets}).tail()
+	tail[0] = function(tail[0], "tail")
+	insns := append(asm.Instructions{function(asm.Call.Label("tail"), "carrier"), asm.Return()}, tail...)
+	prog, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Dual MIT/GPL", Instructions: insns},
+		ebpf.ProgramOptions{LogDisabled: true})
+	if err != nil {
+		return err
+	}
+	return prog.Close()
 }
 
 const mmapable = 1 << 10 // BPF_F_MMAPABLE
