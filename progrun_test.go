@@ -164,6 +164,9 @@ func TestProgramTypes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := load(t, c.file, c.program)
+			if c.typ == ebpf.Tracing {
+				attachTracing(t, o.Program)
+			}
 			got, err := c.run(o.Program)
 			if errors.Is(err, ebpf.ErrNotSupported) {
 				wantError(t, err, "cannot run "+c.typ.String()+" programs", ebpf.ErrNotSupported, RanNo)

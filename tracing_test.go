@@ -1,8 +1,11 @@
 package progrun
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -19,11 +22,7 @@ func TestTracing(t *testing.T) {
 			if n := get[uint64](t, o, "runs", uint32(i)); n != 0 {
 				t.Errorf("ran %d times without being attached", n)
 			}
-			l, err := link.AttachTracing(link.TracingOptions{Program: o.Program})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
+			attachTracing(t, o.Program)
 			for want := uint64(1); want <= 3; want++ {
 				res, err := Tracing{}.Run(o.Program)
 				if err != nil {
@@ -38,6 +37,19 @@ func TestTracing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// attachTracing attaches a program until the test ends, or skips the test.
+func attachTracing(t *testing.T, prog *ebpf.Program) {
+	t.Helper()
+	l, err := link.AttachTracing(link.TracingOptions{Program: prog})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		skipOnThisKernel(t, "tracing programs", fmt.Errorf("it loads them and does not attach them: %w", err))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
 }
 
 // TestTracingOfTracepoint fails: a run makes no tracepoint happen.

@@ -857,9 +857,18 @@ func TestLiveNamespaceOfCaller(t *testing.T) {
 func TestLiveTX(t *testing.T) {
 	w := newWire(t, 1)
 	far, o := w.count(t), loadLive(t, "xdp_tx")
-	stats, err := Live{Packet: frame(64), Frames: 10_000, Ifindex: w.ifA, NetNS: w.a}.Run(soon(t), o.Program)
+	stats, err := unhurried(Live{Packet: frame(64), Frames: 10_000, Ifindex: w.ifA, NetNS: w.a}).Run(soon(t), o.Program)
 	wantExact(t, o, stats, err, 10_000)
 	wantSoon(t, far, 10_000)
+}
+
+// unhurried gives the far end of a veth time where emulation makes it slow: it loses
+// what its ring of 256 frames has no room for.
+func unhurried(l Live) Live {
+	if emulated {
+		l.Rate, l.BatchSize = 20_000, 16
+	}
+	return l
 }
 
 // wantSoon waits for frames at the far end, which are taken from its ring
@@ -884,7 +893,7 @@ func TestLiveRedirect(t *testing.T) {
 			} else {
 				inNS(t, w.a, func() { set(t, o, "devmap", 0, uint32(w.ifA)) }) // looked up as it is put
 			}
-			stats, err := Live{Packet: frame(64), Frames: 10_000, NetNS: w.a}.Run(soon(t), o.Program)
+			stats, err := unhurried(Live{Packet: frame(64), Frames: 10_000, NetNS: w.a}).Run(soon(t), o.Program)
 			wantExact(t, o, stats, err, 10_000)
 			wantSoon(t, far, 10_000)
 		})

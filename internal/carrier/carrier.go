@@ -81,7 +81,10 @@ func (c *Carrier) make(target *ebpf.Program, controls, packets, slabs int) (err 
 	}
 	c.prog, err = c.load()
 	if err != nil {
-		return fmt.Errorf("load the carrier: %w", errors.Join(err, lacking()))
+		if lack := lacking(); lack != nil {
+			err = fmt.Errorf("%w: %w", err, lack)
+		}
+		return fmt.Errorf("load the carrier: %w", err)
 	}
 	return nil
 }
