@@ -21,8 +21,8 @@
 // PROGRUN_REQUIRE=all. There, tests fail that progruntest would skip because the
 // kernel lacks a feature. In a virtual machine PROGRUN_KERNEL_MATRIX=1 is set too:
 // emulation is slow, so tests then assert nothing about speed. On architectures other
-// than amd64 they run with -short: these kernels differ in byte order, page size and
-// JIT, and a few requests show that as well as thousands.
+// than amd64 the root's tests run alone, and with -short: these kernels differ in byte
+// order, page size and JIT, and a few requests show that as well as thousands.
 //
 // The exit status is 1 if a test failed, if a kernel complained on its console
 // (Oops, BUG, WARNING), if a test passed on no kernel at all, or if the table of
