@@ -50,13 +50,13 @@ type group[Q Request[Q, R], R any] struct {
 }
 
 type input[Q Request[Q, R], R any] struct {
-	BatchResult[Q, R]
-	err       error
-	data, out []byte
-
-	carried bool
-	at      int // in the chunk, if it is carried
+	carried bool // the result is in the group's chunk
+	at      int  // there
 	perRun  time.Duration
+	err     error
+
+	BatchResult[Q, R]
+	data, out []byte
 }
 
 func newGroup[Q Request[Q, R], R any](size int) *group[Q, R] {
@@ -80,7 +80,7 @@ func runAhead[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions, c *
 }
 
 // add adds an input, with a copy of what it points to. It reports whether to go on.
-func (a *ahead[Q, R]) add(n int, req Q, carry bool) bool {
+func (a *ahead[Q, R]) add(n int, req *Q, carry bool) bool {
 	g := a.filling
 	if g != nil && carry != (g.cargo != nil) || len(a.waiting) > 0 && carry != (a.waiting[0].cargo != nil) {
 		if !a.finish() { // both kinds together would be too far ahead
@@ -97,12 +97,12 @@ func (a *ahead[Q, R]) add(n int, req Q, carry bool) bool {
 }
 
 // add adds an input. The group must have room for it.
-func (g *group[Q, R]) add(n int, req Q) {
+func (g *group[Q, R]) add(n int, req *Q) {
 	g.inputs = g.inputs[:len(g.inputs)+1]
 	in := &g.inputs[len(g.inputs)-1]
-	in.Input, in.Request, in.err = n, req, nil
+	in.Input, in.Request, in.err = n, *req, nil
 	if in.carried = g.cargo != nil && g.takeIn(in); !in.carried {
-		in.Request = req.keep(&in.data)
+		in.Request = in.Request.keep(&in.data)
 	}
 }
 
@@ -186,13 +186,14 @@ func (a *ahead[Q, R]) yieldGroup(g *group[Q, R]) bool {
 	}
 	for i := range g.inputs {
 		in := &g.inputs[i]
+		res := &in.BatchResult
 		if in.carried {
-			g.settle(in, &a.carriage.data, &a.carriage.out)
+			res = a.carriage.settle(g, in)
 		}
 		if in.err != nil {
 			in.err = numbered(in.err, in.Input)
 		}
-		if !a.yield(in.BatchResult, in.err) || in.err != nil && !a.opts.KeepGoing {
+		if !a.yield(*res, in.err) || in.err != nil && !a.opts.KeepGoing {
 			return false
 		}
 	}

@@ -126,7 +126,7 @@ func Batch[Q Request[Q, R], R any](prog *ebpf.Program, requests iter.Seq[Q], opt
 					a = runAhead(prog, o, c, yield)
 					defer a.stop()
 				}
-				if !a.add(n, req, carry) {
+				if !a.add(n, &req, carry) {
 					return
 				}
 				continue

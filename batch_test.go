@@ -614,7 +614,7 @@ func TestBatchWorkersLost(t *testing.T) {
 		a.home.err = unix.EPERM
 		defer a.stop()
 		for i := range 1000 {
-			if !a.add(i+1, XDP{Packet: frame(64)}, false) {
+			if !a.add(i+1, &XDP{Packet: frame(64)}, false) {
 				t.Error("stopped")
 			}
 		}

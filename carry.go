@@ -100,7 +100,8 @@ type carriage[Q Request[Q, R], R any] struct {
 	prog      *ebpf.Program
 	options   carrier.Options
 	stats     *BatchStats
-	data, out []byte // memory of the input that was yielded last
+	last      BatchResult[Q, R] // the carried input that was yielded last
+	data, out []byte            // its memory
 
 	making  chan *heldCarrier // receives the carrier; nil unless one is being made
 	carrier *heldCarrier
@@ -373,7 +374,8 @@ func (g *group[Q, R]) carry(i int) int {
 			in := &inputs[i]
 			in.perRun = perRun
 			if to < l.chunk.Len() { // later results will overwrite this one
-				g.settle(in, &in.data, &in.out)
+				in.carried = false
+				in.err = g.settle(in, &in.BatchResult, &in.data, &in.out)
 			}
 			i++
 		}
@@ -384,17 +386,17 @@ func (g *group[Q, R]) carry(i int) int {
 // alone runs an input by itself that the carrier could not run.
 func (g *group[Q, R]) alone(in *input[Q, R]) {
 	in.carried = false
-	g.bringInput(in, &in.data)
+	g.bringInput(in, &in.Request, &in.data)
 	g.cargo.chunk.Skip()
 	g.cargo.skipped++
 	g.runOne(in, g.cargo.prog)
 }
 
 // bringInput copies the packet of a carried input, and its metadata, to *data, and
-// makes the request point there.
-func (g *group[Q, R]) bringInput(in *input[Q, R], data *[]byte) {
+// makes *req point there.
+func (g *group[Q, R]) bringInput(in *input[Q, R], req *Q, data *[]byte) {
 	l := g.cargo
-	packet, metadata, _, _ := l.kind.fields(&in.Request)
+	packet, metadata, _, _ := l.kind.fields(req)
 	p, m := l.chunk.Input(in.at)
 	*data = append(append((*data)[:0], p...), m...)
 	*packet = (*data)[:len(p):len(p)]
@@ -403,18 +405,25 @@ func (g *group[Q, R]) bringInput(in *input[Q, R], data *[]byte) {
 	}
 }
 
+// settle returns what became of a carried input. It is valid until the next one, for
+// requests and results are large beside what it takes to carry a packet.
+func (c *carriage[Q, R]) settle(g *group[Q, R], in *input[Q, R]) *BatchResult[Q, R] {
+	c.last.Input, c.last.Request = in.Input, in.Request
+	in.err = g.settle(in, &c.last, &c.data, &c.out)
+	return &c.last
+}
+
 // settle sets the request and the result of a carried input, with memory in *data and
 // *out.
-func (g *group[Q, R]) settle(in *input[Q, R], data, out *[]byte) {
+func (g *group[Q, R]) settle(in *input[Q, R], to *BatchResult[Q, R], data, out *[]byte) error {
 	l := g.cargo
-	in.carried = false
-	g.bringInput(in, data)
+	g.bringInput(in, &to.Request, data)
 	res := l.chunk.Result(in.at)
 	if res.Lost {
-		in.err = &Error{Request: "Batch", Rule: "the program ran, but its output could not be read", Ran: RanYes, Err: syscall.EFAULT}
-		return
+		to.Result = *new(R)
+		return &Error{Request: "Batch", Rule: "the program ran, but its output could not be read", Ran: RanYes, Err: syscall.EFAULT}
 	}
-	if _, _, own, noOutput := l.kind.fields(&in.Request); noOutput {
+	if _, _, own, noOutput := l.kind.fields(&to.Request); noOutput {
 		res.Packet, res.Metadata, res.Linear = nil, nil, 0
 	} else {
 		if *own != nil {
@@ -425,5 +434,6 @@ func (g *group[Q, R]) settle(in *input[Q, R], data, out *[]byte) {
 		m := len(res.Metadata)
 		res.Metadata, res.Packet = all[:m:m], all[m:]
 	}
-	l.kind.result(&in.Result, res, in.perRun)
+	l.kind.result(&to.Result, res, in.perRun)
+	return nil
 }

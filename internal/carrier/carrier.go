@@ -26,7 +26,8 @@ import (
 // Carrier holds the program and the maps of a carrier.
 type Carrier struct {
 	program
-	prog *ebpf.Program
+	prog  *ebpf.Program
+	clear bool // whether the headroom is cleared before each packet
 
 	controlMem, indexMem, slabMem []byte
 }
@@ -80,6 +81,7 @@ func (c *Carrier) make(target *ebpf.Program, controls, packets, slabs int) (err 
 		}
 	}
 	c.prog, err = c.load()
+	c.clear = err == nil && mayMoveHead(target, c.prog)
 	if err != nil {
 		if lack := lacking(); lack != nil {
 			err = fmt.Errorf("%w: %w", err, lack)
@@ -166,7 +168,52 @@ func (c *Carrier) control(i int) *control {
 func (c *Carrier) Program() *ebpf.Program { return c.prog }
 
 // Exchange replaces the target, with one store that every later packet sees.
-func (c *Carrier) Exchange(target *ebpf.Program) error { return c.targets.Put(uint32(0), target) }
+func (c *Carrier) Exchange(target *ebpf.Program) error {
+	if !c.live && !c.clear && mayMoveHead(target, c.prog) {
+		c.clear = true
+		for i := range c.controls.MaxEntries() {
+			c.control(int(i)).clear()
+		}
+	}
+	return c.targets.Put(uint32(0), target)
+}
+
+// mayMoveHead reports whether a program could see the headroom, which a single run
+// finds full of zeros. It tells helpers by their addresses, those that move the head
+// by the calls of a program that makes them: ours. Where the kernel hides the
+// addresses, or the program calls anything that is not a helper, it could.
+func mayMoveHead(target, ours *ebpf.Program) bool {
+	moving := make(map[int64]bool)
+	made, err := calls(ours)
+	for _, call := range made {
+		moving[call.Constant] = true
+	}
+	theirs, theirErr := calls(target)
+	if err != nil || theirErr != nil {
+		return true
+	}
+	for _, call := range theirs {
+		if !call.IsBuiltinCall() || moving[call.Constant] {
+			return true
+		}
+	}
+	return false
+}
+
+// calls returns the calls of a program, as the kernel has translated it.
+func calls(prog *ebpf.Program) (all asm.Instructions, err error) {
+	info, err := prog.Info()
+	if err != nil {
+		return nil, err
+	}
+	insns, err := info.Instructions()
+	for _, ins := range insns {
+		if class := ins.OpCode.Class(); class.IsJump() && ins.OpCode.JumpOp() == asm.Call {
+			all = append(all, ins)
+		}
+	}
+	return all, err
+}
 
 // Close releases everything. No call may be under way.
 func (c *Carrier) Close() error {

@@ -53,6 +53,9 @@ func (c *Carrier) Chunk(i int) *Chunk {
 		start: make([]byte, 64),
 	}
 	binary.NativeEndian.PutUint32(b.start, uint32(i))
+	if c.clear {
+		b.control.clear()
+	}
 	b.Reset()
 	return b
 }

@@ -31,6 +31,10 @@ type (
 	}
 )
 
+// clear makes the program clear the headroom for each packet of a chunk, which does
+// not count verdicts.
+func (c *control) clear() { c.verdicts[0] = 1 }
+
 const (
 	controlSize = 64
 	packetSize  = 32
@@ -39,6 +43,7 @@ const (
 // Offsets of the fields.
 const (
 	offNext, offEnd, offOut, offWhy, offVerdicts = 0, 4, 8, 12, 16
+	offClear                                     = offVerdicts
 
 	offPos, offSize, offMeta, offVerdict            = 0, 4, 8, 12
 	offOutPos, offOutSize, offOutMeta, offOutLinear = 16, 20, 24, 28
@@ -162,8 +167,17 @@ func (p *program) onePacket() asm.Instructions {
 		p.room(),
 		p.nextPacket("out"),
 		p.fit("unfit"),
+		asm.Instructions{
+			asm.Mov.Imm(rSaved, 0),
+			asm.LoadMem(asm.R1, rControl, offClear, asm.Word),
+			asm.JEq.Imm(asm.R1, 0, "cleared"),
+		},
 		p.clear("unfit"),
-		p.write(headroom, "unfit"),
+		asm.Instructions{
+			asm.Mov.Imm(rSaved, headroom),
+			asm.Mov.Imm(asm.R0, 0).WithSymbol("cleared"),
+		},
+		p.write("unfit"),
 		asm.Instructions{
 			// The next packet will be where this one is now.
 			asm.LoadMem(asm.R1, rCtx, ctxData, asm.Word),
@@ -211,7 +225,8 @@ func (p *program) liveFrame() asm.Instructions {
 			asm.Instructions{asm.LoadMem(asm.R1, rControl, offNext, asm.Word)},
 			p.nextPacket("out"),
 			p.fit("unfit"),
-			p.write(0, "unfit"),
+			asm.Instructions{asm.Mov.Imm(rSaved, 0)},
+			p.write("unfit"),
 			asm.Instructions{
 				asm.LoadMem(asm.R1, rControl, offNext, asm.Word),
 				asm.LoadMem(asm.R2, rControl, offEnd, asm.Word),
@@ -327,12 +342,12 @@ func (p *program) clear(failed string) asm.Instructions {
 	return all
 }
 
-// write writes metadata and packet. before is the distance from the head to the
+// write writes metadata and packet. rSaved is the distance from the head to the
 // packet.
-func (p *program) write(before int32, failed string) asm.Instructions {
+func (p *program) write(failed string) asm.Instructions {
 	return join(
 		asm.Instructions{
-			asm.Mov.Imm(asm.R2, before),
+			asm.Mov.Reg(asm.R2, rSaved),
 			asm.LoadMem(asm.R1, rPacket, offMeta, asm.Word),
 			asm.Sub.Reg(asm.R2, asm.R1),
 			asm.JEq.Imm(asm.R2, 0, "at"),
