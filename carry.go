@@ -48,7 +48,7 @@ type carried[Q, R any] struct {
 	// fields returns pointers to the fields of the request. metadata may be nil.
 	fields func(*Q) (packet, metadata, out *[]byte, noOutput bool)
 	// result sets the result.
-	result func(to *R, r carrier.Result, perRun time.Duration)
+	result func(to *R, from *carrier.Result, perRun time.Duration)
 }
 
 // carriedKind returns how to carry requests of a type, if they can be carried.
@@ -84,12 +84,17 @@ func (r *Any) fields() (packet, metadata, out *[]byte, noOutput bool) {
 	return &r.Packet, nil, &r.Out, r.NoOutput
 }
 
-func (to *XDPResult) carried(r carrier.Result, perRun time.Duration) {
-	*to = XDPResult{Action: XDPAction(r.Verdict), Packet: r.Packet, Metadata: r.Metadata, LinearSize: r.Linear, PerRun: perRun}
+// carried sets field by field, as the processor has to wait for what it copies as a
+// whole right after it was set in parts.
+func (to *XDPResult) carried(r *carrier.Result, perRun time.Duration) {
+	to.Action = XDPAction(r.Verdict)
+	to.Packet, to.Metadata = r.Packet, r.Metadata
+	to.LinearSize, to.PerRun = r.Linear, perRun
 }
 
-func (to *AnyResult) carried(r carrier.Result, perRun time.Duration) {
-	*to = AnyResult{Verdict: AnyVerdict{ebpf.XDP, int64(r.Verdict)}, Packet: r.Packet, PerRun: perRun}
+func (to *AnyResult) carried(r *carrier.Result, perRun time.Duration) {
+	to.Verdict.Type, to.Verdict.Value = ebpf.XDP, int64(r.Verdict)
+	to.Packet, to.PerRun = r.Packet, perRun
 }
 
 // carriage carries the packets of a batch once it has a carrier. Making one takes
@@ -327,6 +332,7 @@ type cargo[Q, R any] struct {
 	output  bool // whether outputs are copied out
 	prog    *ebpf.Program
 	chunk   *carrier.Chunk
+	res     carrier.Result
 	took    time.Duration // time of the calls
 	skipped int64         // number of inputs that could not be carried after all
 	err     error         // error of a call
@@ -374,7 +380,7 @@ func (g *group[Q, R]) carry(i int) int {
 			in := &inputs[i]
 			in.perRun = perRun
 			if to < l.chunk.Len() { // later results will overwrite this one
-				in.carried = false
+				in.carried, in.Result = false, *new(R)
 				in.err = g.settle(in, &in.BatchResult, &in.data, &in.out)
 			}
 			i++
@@ -418,7 +424,8 @@ func (c *carriage[Q, R]) settle(g *group[Q, R], in *input[Q, R]) *BatchResult[Q,
 func (g *group[Q, R]) settle(in *input[Q, R], to *BatchResult[Q, R], data, out *[]byte) error {
 	l := g.cargo
 	g.bringInput(in, &to.Request, data)
-	res := l.chunk.Result(in.at)
+	res := &l.res
+	l.chunk.Result(in.at, res)
 	if res.Lost {
 		to.Result = *new(R)
 		return &Error{Request: "Batch", Rule: "the program ran, but its output could not be read", Ran: RanYes, Err: syscall.EFAULT}

@@ -30,7 +30,7 @@ func BenchmarkCarry(b *testing.B) {
 							b.Fatal(err)
 						}
 						for i := from; i < to; i++ {
-							r := k.Result(i)
+							r := result(k, i)
 							out = append(out[:0], r.Packet...)
 						}
 						n += to - from

@@ -134,16 +134,13 @@ func (b *Chunk) Skip() {
 	b.done++
 }
 
-// Result returns the result of a packet of the last Run.
-func (b *Chunk) Result(i int) Result {
+// Result sets r to the result of a packet of the last Run.
+func (b *Chunk) Result(i int, r *Result) {
 	e := &b.packets[i]
-	r := Result{
-		Verdict: e.verdict, Linear: int(e.outLinear),
-		Lost: b.control.why == lost && i == b.done-1,
-	}
+	r.Verdict, r.Linear = e.verdict, int(e.outLinear)
+	r.Lost = b.control.why == lost && i == b.done-1
 	if b.carrier.output && !r.Lost {
 		all := b.out[e.outPos:][:e.outSize:e.outSize]
 		r.Metadata, r.Packet = all[:e.outMeta:e.outMeta], all[e.outMeta:]
 	}
-	return r
 }

@@ -48,7 +48,7 @@ func TestUnfit(t *testing.T) {
 			if _, ok := bad[i]; ok {
 				t.Errorf("packet %d ran", i)
 			}
-			if r := b.Result(i); r.Verdict != 3 || len(r.Packet) != 60+i {
+			if r := result(b, i); r.Verdict != 3 || len(r.Packet) != 60+i {
 				t.Errorf("packet %d: verdict %d, %d bytes", i, r.Verdict, len(r.Packet))
 			}
 			ran++
