@@ -186,14 +186,13 @@ func (a *ahead[Q, R]) yieldGroup(g *group[Q, R]) bool {
 	}
 	for i := range g.inputs {
 		in := &g.inputs[i]
-		res := &in.BatchResult
 		if in.carried {
-			res = a.carriage.settle(g, in)
+			g.settle(in, &a.carriage.data, &a.carriage.out)
 		}
 		if in.err != nil {
 			in.err = numbered(in.err, in.Input)
 		}
-		if !a.yield(*res, in.err) || in.err != nil && !a.opts.KeepGoing {
+		if !a.yield(in.BatchResult, in.err) || in.err != nil && !a.opts.KeepGoing {
 			return false
 		}
 	}

@@ -27,7 +27,7 @@ type BatchStats struct {
 const (
 	// carryAfter is how many inputs run before a carrier is made. Making it takes
 	// some milliseconds of another CPU.
-	carryAfter = 4096
+	carryAfter = 2048
 	// mostCarried and leastCarried are how many packets one call carries.
 	mostCarried, leastCarried = 512, 16
 	// firstPause is how many inputs run without the carrier if that is not faster,
@@ -89,12 +89,12 @@ func (r *Any) fields() (packet, metadata, out *[]byte, noOutput bool) {
 func (to *XDPResult) carried(r *carrier.Result, perRun time.Duration) {
 	to.Action = XDPAction(r.Verdict)
 	to.Packet, to.Metadata = r.Packet, r.Metadata
-	to.LinearSize, to.PerRun = r.Linear, perRun
+	to.LinearSize, to.PerRun, to.Sight = r.Linear, perRun, SightWhole
 }
 
 func (to *AnyResult) carried(r *carrier.Result, perRun time.Duration) {
 	to.Verdict.Type, to.Verdict.Value = ebpf.XDP, int64(r.Verdict)
-	to.Packet, to.PerRun = r.Packet, perRun
+	to.Packet, to.PerRun, to.Sight = r.Packet, perRun, SightWhole
 }
 
 // carriage carries the packets of a batch once it has a carrier. Making one takes
@@ -105,8 +105,7 @@ type carriage[Q Request[Q, R], R any] struct {
 	prog      *ebpf.Program
 	options   carrier.Options
 	stats     *BatchStats
-	last      BatchResult[Q, R] // the carried input that was yielded last
-	data, out []byte            // its memory
+	data, out []byte // memory of the input that was yielded last
 
 	making  chan *heldCarrier // receives the carrier; nil unless one is being made
 	carrier *heldCarrier
@@ -128,11 +127,11 @@ func newCarriage[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions) 
 	}
 	kind, ok := carriedKind[Q, R]()
 	c := &carriage[Q, R]{kind: kind, prog: prog, stats: opts.Stats, nextPause: firstPause}
-	chunks := 1
+	chunks, most := 1, mostCarried
 	if opts.Workers > 1 {
-		chunks = 2 * opts.Workers
+		chunks, most = 2*opts.Workers, 4*mostCarried // waking a worker takes long
 	}
-	c.options = carrier.Options{Chunks: chunks, Packets: min(opts.Ahead/chunks, mostCarried)}
+	c.options = carrier.Options{Chunks: chunks, Packets: min(opts.Ahead/chunks, most)}
 	switch {
 	case !ok || prog == nil || !xdpTypes.has(prog.Type()):
 		c.err = refuse("Batch", "", "", "only packets of XDP programs are carried", enotsupp)
@@ -380,8 +379,8 @@ func (g *group[Q, R]) carry(i int) int {
 			in := &inputs[i]
 			in.perRun = perRun
 			if to < l.chunk.Len() { // later results will overwrite this one
-				in.carried, in.Result = false, *new(R)
-				in.err = g.settle(in, &in.BatchResult, &in.data, &in.out)
+				in.carried = false
+				g.settle(in, &in.data, &in.out)
 			}
 			i++
 		}
@@ -392,47 +391,30 @@ func (g *group[Q, R]) carry(i int) int {
 // alone runs an input by itself that the carrier could not run.
 func (g *group[Q, R]) alone(in *input[Q, R]) {
 	in.carried = false
-	g.bringInput(in, &in.Request, &in.data)
+	packet, metadata, _, _ := g.cargo.kind.fields(&in.Request)
+	p, m := g.cargo.chunk.Input(in.at)
+	*packet = p
+	if len(m) > 0 {
+		*metadata = m
+	}
+	in.Request = in.Request.keep(&in.data)
 	g.cargo.chunk.Skip()
 	g.cargo.skipped++
 	g.runOne(in, g.cargo.prog)
 }
 
-// bringInput copies the packet of a carried input, and its metadata, to *data, and
-// makes *req point there.
-func (g *group[Q, R]) bringInput(in *input[Q, R], req *Q, data *[]byte) {
-	l := g.cargo
-	packet, metadata, _, _ := l.kind.fields(req)
-	p, m := l.chunk.Input(in.at)
-	*data = append(append((*data)[:0], p...), m...)
-	*packet = (*data)[:len(p):len(p)]
-	if len(m) > 0 {
-		*metadata = (*data)[len(p):]
-	}
-}
-
-// settle returns what became of a carried input. It is valid until the next one, for
-// requests and results are large beside what it takes to carry a packet.
-func (c *carriage[Q, R]) settle(g *group[Q, R], in *input[Q, R]) *BatchResult[Q, R] {
-	c.last.Input, c.last.Request = in.Input, in.Request
-	in.err = g.settle(in, &c.last, &c.data, &c.out)
-	return &c.last
-}
-
 // settle sets the request and the result of a carried input, with memory in *data and
 // *out.
-func (g *group[Q, R]) settle(in *input[Q, R], to *BatchResult[Q, R], data, out *[]byte) error {
-	l := g.cargo
-	g.bringInput(in, &to.Request, data)
-	res := &l.res
+func (g *group[Q, R]) settle(in *input[Q, R], data, out *[]byte) {
+	l, res := g.cargo, &g.cargo.res
 	l.chunk.Result(in.at, res)
-	if res.Lost {
-		to.Result = *new(R)
-		return &Error{Request: "Batch", Rule: "the program ran, but its output could not be read", Ran: RanYes, Err: syscall.EFAULT}
-	}
-	if _, _, own, noOutput := l.kind.fields(&to.Request); noOutput {
+	packet, metadata, own, noOutput := l.kind.fields(&in.Request)
+	switch {
+	case res.Lost:
+		in.err = &Error{Request: "Batch", Rule: "the program ran, but its output could not be read", Ran: RanYes, Err: syscall.EFAULT}
+	case noOutput:
 		res.Packet, res.Metadata, res.Linear = nil, nil, 0
-	} else {
+	default:
 		if *own != nil {
 			out = own
 		}
@@ -441,6 +423,11 @@ func (g *group[Q, R]) settle(in *input[Q, R], to *BatchResult[Q, R], data, out *
 		m := len(res.Metadata)
 		res.Metadata, res.Packet = all[:m:m], all[m:]
 	}
-	l.kind.result(&to.Result, res, in.perRun)
-	return nil
+	l.kind.result(&in.Result, res, in.perRun)
+	p, m := l.chunk.Input(in.at)
+	*data = append(append((*data)[:0], p...), m...)
+	*packet = (*data)[:len(p):len(p)]
+	if len(m) > 0 {
+		*metadata = (*data)[len(p):]
+	}
 }

@@ -19,6 +19,7 @@ type Chunk struct {
 	in, out []byte
 	pos     uint32 // position of in among all slabs
 	start   []byte // initial contents of the kernel's buffer
+	most    int    // bytes of a packet and its metadata
 	n, done int    // packets that were added, and that have run
 	filled  int    // bytes used of in
 }
@@ -50,7 +51,7 @@ func (c *Carrier) Chunk(i int) *Chunk {
 		first:   uint32(i * n),
 		in:      c.slab(2 * i), out: c.slab(2*i + 1),
 		pos:   uint32(2*i) << slabBits,
-		start: make([]byte, 64),
+		start: make([]byte, 64), most: int(c.most),
 	}
 	binary.NativeEndian.PutUint32(b.start, uint32(i))
 	if c.clear {
@@ -76,11 +77,14 @@ func (b *Chunk) Reset() {
 // Add adds a packet and its metadata, and reports whether there was room.
 func (b *Chunk) Add(p, metadata []byte) bool {
 	size := len(metadata) + len(p)
-	if b.Full() || size > int(b.carrier.most) {
+	if b.Full() || size > b.most {
 		return false
 	}
 	to := b.in[b.filled:]
-	copy(to[copy(to, metadata):], p)
+	if len(metadata) > 0 {
+		to = to[copy(to, metadata):]
+	}
+	copy(to, p)
 	e := &b.packets[b.n]
 	e.pos, e.size, e.meta = b.pos+uint32(b.filled), uint32(size), uint32(len(metadata))
 	b.filled += (size + 7) &^ 7
@@ -90,7 +94,7 @@ func (b *Chunk) Add(p, metadata []byte) bool {
 
 // Full reports whether another packet might not fit.
 func (b *Chunk) Full() bool {
-	return b.n == len(b.packets) || b.filled > slabSize-int(b.carrier.most)
+	return b.n == len(b.packets) || b.filled > slabSize-b.most
 }
 
 // Len returns how many packets have been added.
@@ -138,8 +142,11 @@ func (b *Chunk) Skip() {
 func (b *Chunk) Result(i int, r *Result) {
 	e := &b.packets[i]
 	r.Verdict, r.Linear = e.verdict, int(e.outLinear)
-	r.Lost = b.control.why == lost && i == b.done-1
-	if b.carrier.output && !r.Lost {
+	if r.Lost = b.control.why == lost && i == b.done-1; r.Lost {
+		*r = Result{Lost: true}
+		return
+	}
+	if b.carrier.output {
 		all := b.out[e.outPos:][:e.outSize:e.outSize]
 		r.Metadata, r.Packet = all[:e.outMeta:e.outMeta], all[e.outMeta:]
 	}
