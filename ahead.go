@@ -4,7 +4,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/cilium/ebpf"
 )
@@ -52,7 +51,6 @@ type group[Q Request[Q, R], R any] struct {
 type input[Q Request[Q, R], R any] struct {
 	carried bool // the result is in the group's chunk
 	at      int  // there
-	perRun  time.Duration
 	err     error
 
 	BatchResult[Q, R]

@@ -332,6 +332,7 @@ type cargo[Q, R any] struct {
 	prog    *ebpf.Program
 	chunk   *carrier.Chunk
 	res     carrier.Result
+	perRun  time.Duration // mean of the call whose results are in the chunk
 	took    time.Duration // time of the calls
 	skipped int64         // number of inputs that could not be carried after all
 	err     error         // error of a call
@@ -359,33 +360,40 @@ func (g *group[Q, R]) takeIn(in *input[Q, R]) bool {
 // carry runs the carried inputs from i on, up to the first one that is not carried,
 // and returns the index of that one.
 func (g *group[Q, R]) carry(i int) int {
-	l, inputs, end := g.cargo, g.inputs, i
-	for end < len(inputs) && inputs[end].carried {
-		end++
-	}
+	l, end := g.cargo, g.lastCarried(i)
 	for i < end {
 		begin := time.Now()
-		from, to, perRun, err := l.chunk.Run(inputs[i].at+end-i, runCarrier)
+		from, to, perRun, err := l.chunk.Run(g.inputs[i].at+end-i, runCarrier)
 		l.took += time.Since(begin)
+		l.perRun = perRun
 		if to == from {
 			if err != nil {
 				l.err = err
 			}
-			g.alone(&inputs[i])
-			i++
-			continue
-		}
-		for ; from < to; from++ {
-			in := &inputs[i]
-			in.perRun = perRun
-			if to < l.chunk.Len() { // later results will overwrite this one
+			g.alone(&g.inputs[i])
+			to++
+		} else if to < l.chunk.Len() { // later results will overwrite these
+			for k := range to - from {
+				in := &g.inputs[i+k]
 				in.carried = false
 				g.settle(in, &in.data, &in.out)
 			}
-			i++
 		}
+		i += to - from
 	}
 	return end
+}
+
+// lastCarried returns the end of the inputs from i on that are carried. Where all are,
+// it need not look at them, whose memory another processor has.
+func (g *group[Q, R]) lastCarried(i int) int {
+	if len(g.inputs) == g.cargo.chunk.Len() {
+		return len(g.inputs)
+	}
+	for i < len(g.inputs) && g.inputs[i].carried {
+		i++
+	}
+	return i
 }
 
 // alone runs an input by itself that the carrier could not run.
@@ -423,7 +431,7 @@ func (g *group[Q, R]) settle(in *input[Q, R], data, out *[]byte) {
 		m := len(res.Metadata)
 		res.Metadata, res.Packet = all[:m:m], all[m:]
 	}
-	l.kind.result(&in.Result, res, in.perRun)
+	l.kind.result(&in.Result, res, l.perRun)
 	p, m := l.chunk.Input(in.at)
 	*data = append(append((*data)[:0], p...), m...)
 	*packet = (*data)[:len(p):len(p)]
