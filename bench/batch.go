@@ -74,10 +74,13 @@ func (b *bench) batchContenders(prog *ebpf.Program, packets [][]byte, verdictOnl
 }
 
 func batchBy(by string, prog *ebpf.Program, packets [][]byte, verdictOnly bool, workers int) contender {
+	return batchWith(by, prog, packets, verdictOnly, progrun.BatchOptions{Workers: workers})
+}
+
+func batchWith(by string, prog *ebpf.Program, packets [][]byte, verdictOnly bool, opts progrun.BatchOptions) contender {
 	return timed(by, func(n int) error {
-		req, opts := progrun.XDP{NoOutput: verdictOnly}, &progrun.BatchOptions{Workers: workers}
-		ran := 0
-		for _, err := range progrun.Batch(prog, progrun.Packets(req, cycle(packets, n)), opts) {
+		req, ran := progrun.XDP{NoOutput: verdictOnly}, 0
+		for _, err := range progrun.Batch(prog, progrun.Packets(req, cycle(packets, n)), &opts) {
 			if err != nil {
 				return err
 			}

@@ -223,6 +223,8 @@ func (b *bench) sections() []section {
 				return bars("batches.svg", "Batches of 100,000 packets", "million packets a second", r,
 					[]string{byProgrun, byGo, byTwo, byGoTwo, byCilium}, millionsPerSecond)
 			}},
+		{"BatchAhead", "Batches that may run ahead", "Time per packet of 1,000,000 packets, which a program parses and sends back. Carriers are made and given up\n" +
+			"within.", free(b.carriedBatches), none},
 		{"Size", "How cost grows with the packet", "Time of one call.", b.bySize, func(r []result) []picture {
 			return lines("size.svg", "How cost grows with the packet", "bytes", "ns a call", r)
 		}},
@@ -254,6 +256,7 @@ func (b *bench) sections() []section {
 				return bars("live-workers.svg", "Live frames, workers", "million frames a second", r,
 					[]string{byOne, byGoOne, byTwo, byGoTwo}, millionsPerSecond)
 			}},
+		{"LiveCarried", "Live frames with a carrier, one CPU", "Time per frame. The capture has 46 packets of 60 to 1,455 bytes, each written anew.", b.carriedLive, none},
 		{"LiveCall", "Live frames, a held call", "Time per call.", b.heldCalls, none},
 	}
 }

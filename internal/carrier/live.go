@@ -66,10 +66,8 @@ func NewLive(target *ebpf.Program, opts LiveOptions) (*Live, error) {
 	return l, nil
 }
 
-// fill copies the packets into the maps. The frame that calls start with has the most
-// frequent length of a packet, since other lengths take the kernel more time.
+// fill copies the packets into the maps.
 func (l *Live) fill(opts *LiveOptions) {
-	lengths := make(map[int]int)
 	opts.layout(func(i int, pos int64) {
 		p := opts.Packets[i]
 		to := l.slabMem[pos:]
@@ -77,13 +75,27 @@ func (l *Live) fill(opts *LiveOptions) {
 		*(*packet)(unsafe.Pointer(&l.indexMem[i*packetSize])) = packet{
 			pos: uint32(pos), size: uint32(len(opts.Metadata) + len(p)), meta: uint32(len(opts.Metadata)),
 		}
-		if lengths[len(p)]++; lengths[len(p)] > lengths[len(l.frame)] {
-			l.frame = p
-		}
 	})
+	l.frame = firstFrame(opts.Packets)
 	for i := range l.controls.MaxEntries() {
 		l.control(int(i)).end = uint32(len(opts.Packets))
 	}
+}
+
+// firstFrame returns the frame that calls start with, of the length that costs least:
+// that of most packets, which is then not changed, or else the largest, as a frame
+// that grows is cleared.
+func firstFrame(packets [][]byte) (frame []byte) {
+	lengths := make(map[int]int)
+	for _, p := range packets {
+		if lengths[len(p)]++; 2*lengths[len(p)] > len(packets) {
+			return p
+		}
+		if len(p) > len(frame) {
+			frame = p
+		}
+	}
+	return frame
 }
 
 // Frame returns the frame with which to call the kernel if there are packets.

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+
+	"github.com/progrun/progrun"
+)
+
+// The ways to have many packets in one system call.
+const (
+	byCarried    = "progrun-ahead"
+	byTwoCarried = "progrun-ahead-2-workers"
+	byCounted    = "progrun-verdicts"
+	byCapture    = "progrun-capture"
+	byTCPReplay  = "tcpreplay"
+)
+
+// carriedBatches returns the points of batches that may run ahead.
+func (b *bench) carriedBatches() ([]point, error) {
+	prog, err := b.load(reflects())
+	if err != nil {
+		return nil, err
+	}
+	var points []point
+	for _, c := range []struct {
+		name        string
+		verdictOnly bool
+		size, n     int
+		faster      float64
+	}{
+		{"64 bytes, verdict only", true, 64, 10 * inputs, 10},
+		{"1,500 bytes, verdict only", true, 1500, 10 * inputs, 6},
+		{"64 bytes, with output", false, 64, 10 * inputs, 8},
+		{"1,500 bytes, with output", false, 1500, 10 * inputs, 4},
+		{"64 bytes, 100,000 packets", true, 64, inputs, 2},
+	} {
+		packets := [][]byte{frame(c.size)}
+		by := func(name string, workers, ahead int) contender {
+			return batchWith(name, prog, packets, c.verdictOnly, progrun.BatchOptions{Workers: workers, Ahead: ahead})
+		}
+		p := point{name: c.name, n: c.n, share: 10, contenders: []contender{by(byProgrun, 1, 0), by(byCarried, 1, 512)}}
+		p.claims = []claim{{label: "times as fast", of: byProgrun, over: byCarried, sense: atLeast, target: c.faster}}
+		if len(b.cpus) > 1 {
+			p.contenders = append(p.contenders, by(byTwoCarried, 2, 16384))
+			p.claims = append(p.claims, claim{label: "times one worker", of: byCarried, over: byTwoCarried})
+		}
+		points = append(points, p)
+	}
+	return points, nil
+}
+
+// carriedLive returns the points of live frames with a carrier.
+func (b *bench) carriedLive() ([]point, error) {
+	packets := capture()
+	var points []point
+	for _, c := range b.liveCases()[:2] {
+		prog, err := b.loadHeld(c.spec)
+		if err != nil {
+			return nil, err
+		}
+		by := func(name string, l progrun.Live) contender {
+			l.Ifindex, l.CPUs, l.NetNS = c.ifindex, []int{b.cpu}, b.wire.near
+			return timed(name, func(n int) error {
+				l.Frames = int64(n)
+				stats, err := l.Run(context.Background(), prog)
+				if err == nil && stats.Frames != int64(n) {
+					err = fmt.Errorf("%d of %d frames", stats.Frames, n)
+				}
+				return err
+			})
+		}
+		counted, sent := 0.8, 0.45
+		if c.sends {
+			counted, sent = 0.9, 0.6
+		}
+		p := point{name: c.name, n: b.liveFrames() / len(packets) * len(packets), share: 10}
+		p.contenders = []contender{
+			by(byHeld, progrun.Live{Packet: frame(packetSize), Hold: b.held[prog]}),
+			by(byCounted, progrun.Live{Packet: frame(packetSize), CountVerdicts: true}),
+			by(byCapture, progrun.Live{Packets: packets}),
+		}
+		p.claims = []claim{
+			{label: "verdicts, of the plain rate", of: byHeld, over: byCounted, sense: atLeast, target: counted},
+			{label: "capture, of the plain rate", of: byHeld, over: byCapture, sense: atLeast, target: sent},
+		}
+		if c.sends {
+			p.received = b.wire.received
+			if replay, ok := b.tcpreplay(packets); ok {
+				p.contenders = append(p.contenders, replay)
+				p.claims = append(p.claims, claim{label: "capture, times tcpreplay", of: byTCPReplay, over: byCapture, sense: atLeast, target: 8})
+			}
+		}
+		points = append(points, p)
+	}
+	return points, nil
+}
+
+// capture returns packets of 46 sizes.
+func capture() (packets [][]byte) {
+	for i := range 46 {
+		packets = append(packets, frame(60+31*i))
+	}
+	return packets
+}
+
+// tcpreplay returns tcpreplay at its top speed, if it is installed. It runs in the
+// near namespace, where this thread is.
+func (b *bench) tcpreplay(packets [][]byte) (contender, bool) {
+	path, err := exec.LookPath("tcpreplay")
+	if err != nil {
+		return contender{}, false
+	}
+	file, err := os.CreateTemp("", "*.pcap")
+	if err != nil {
+		return contender{}, false
+	}
+	b.atEnd = append(b.atEnd, func() error { return os.Remove(file.Name()) })
+	defer file.Close()
+	if _, err := file.Write(pcap(packets)); err != nil {
+		return contender{}, false
+	}
+	return timed(byTCPReplay, func(n int) error {
+		cmd := exec.Command(path, "-q", "-K", "-t", "-i", "near", "-l", strconv.Itoa(n/len(packets)), file.Name())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("tcpreplay: %w\n%s", err, out)
+		}
+		return nil
+	}), true
+}
+
+// pcap returns a capture file of Ethernet frames.
+func pcap(packets [][]byte) []byte {
+	order := binary.LittleEndian
+	file := order.AppendUint32(nil, 0xa1b2c3d4)
+	file = order.AppendUint16(order.AppendUint16(file, 2), 4)
+	for _, field := range []uint32{0, 0, 65535, 1} {
+		file = order.AppendUint32(file, field)
+	}
+	for _, p := range packets {
+		for _, field := range []uint32{0, 0, uint32(len(p)), uint32(len(p))} {
+			file = order.AppendUint32(file, field)
+		}
+		file = append(file, p...)
+	}
+	return file
+}
