@@ -48,7 +48,7 @@
 //	-write
 //		write the table of program types into docs/kernels.md
 //	-timeout duration
-//		give each kernel this long (default 10m)
+//		give each kernel this long (default 15m)
 //	-accel name
 //		let QEMU use this accelerator for amd64 (default "tcg,thread=multi";
 //		"kvm" is faster where it works)
@@ -109,7 +109,7 @@ func main() {
 	flag.StringVar(&opts.goarch, "goarch", "", "run on kernels of this `architecture` only: amd64, arm64, ppc64le, s390x, or 386 for 32-bit test binaries on amd64's kernels")
 	flag.BoolVar(&opts.verbose, "v", false, "list every subtest, not just those which failed or skipped somewhere")
 	flag.BoolVar(&opts.write, "write", false, "write the table of program types into docs/kernels.md")
-	flag.DurationVar(&opts.timeout, "timeout", 10*time.Minute, "give each kernel this long")
+	flag.DurationVar(&opts.timeout, "timeout", 15*time.Minute, "give each kernel this long")
 	flag.StringVar(&opts.accel, "accel", defaultAccel, "have QEMU use this accelerator `name` for amd64; kvm is faster where it works")
 	flag.Parse()
 
