@@ -265,13 +265,15 @@ func errnoText(errno syscall.Errno) string {
 }
 
 // wantLiveFrames returns an error if the kernel has no live frames, or if that
-// cannot be found out. Live frames came with the attr's field batch_size.
-func wantLiveFrames(request string, prog *ebpf.Program) error {
+// cannot be found out. Live frames came with the attr's field batch_size. field and
+// value are those of the request that ask for them, if one does.
+func wantLiveFrames(request, field, value string, prog *ebpf.Program) error {
 	switch known, errno := askForBatchSize(); known {
 	case yes:
 		return nil
 	case no:
-		return &Error{Request: request, Rule: "this kernel has no live frames (Linux 5.18)", Err: unsupported{syscall.EINVAL}}
+		return &Error{Request: request, Field: field, Value: value,
+			Rule: "this kernel has no live frames (Linux 5.18)", Err: unsupported{syscall.EINVAL}}
 	default:
 		return explain(errno, call{request: request, prog: prog})
 	}

@@ -123,7 +123,7 @@ func (r *Raw) checkLive(prog *ebpf.Program) error {
 	case r.BatchSize > maxBatchSize:
 		return refuse("Raw", "BatchSize", fmt.Sprint(r.BatchSize), overMaxBatchSize, syscall.E2BIG)
 	}
-	return wantLiveFrames("Raw", prog)
+	return wantLiveFrames("Raw", "Flags", fmt.Sprintf("%#x", r.Flags), prog)
 }
 
 func (r *Raw) attr(fd uint32) attr {

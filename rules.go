@@ -287,7 +287,10 @@ func xdpRules() []rule {
 		{errno: syscall.EINVAL, field: "ctx.rx_queue_index", value: queue.text, lacking: true, text: noContext,
 			broken: func(c *call) bool { return queue(c) != 0 && lacksXDPContext(c.prog) }},
 		{errno: syscall.EINVAL, field: "ctx.data_end", value: linearValue, lacking: true, text: noContext,
-			broken: func(c *call) bool { return linear(c) != c.dataSizeIn && c.hasCtxIn && lacksXDPContext(c.prog) }},
+			broken: func(c *call) bool {
+				// A typed request has a context of nothing else only for its LinearSize.
+				return c.hasCtxIn && (linear(c) != c.dataSizeIn || c.request == "XDP") && lacksXDPContext(c.prog)
+			}},
 		{errno: syscall.EINVAL, field: "ctx_size_in", lacking: true, text: noContext,
 			broken: func(c *call) bool { return c.hasCtx() && lacksXDPContext(c.prog) }},
 		mustBeZero("ctx.data_meta", dataMeta),

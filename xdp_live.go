@@ -506,7 +506,7 @@ func (l *Live) checkCPUs() error {
 // askKernel finds out whether the run would be legal, without running the program. A
 // kernel with live frames then refuses only the interface, which cannot exist.
 func (l *Live) askKernel(prog *ebpf.Program) error {
-	if err := wantLiveFrames("Live", prog); err != nil {
+	if err := wantLiveFrames("Live", "", "", prog); err != nil {
 		return err
 	}
 	if l.Hold != nil {

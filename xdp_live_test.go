@@ -584,7 +584,7 @@ func TestLiveUnsupported(t *testing.T) {
 	_, err := Live{Packet: frame(64), Frames: 1}.Run(context.Background(), o.Program)
 	wantError(t, err, "progrun: Live: this kernel has no live frames (Linux 5.18): not supported", ebpf.ErrNotSupported, RanNo)
 	_, err = Raw{DataIn: frame(64), Flags: testXDPLiveFrames}.Run(o.Program)
-	wantError(t, err, "Raw.Flags: 0x2: this kernel has no live frames, and would ignore the flag", ebpf.ErrNotSupported, RanNo)
+	wantError(t, err, "progrun: Raw.Flags: 0x2: this kernel has no live frames (Linux 5.18): not supported", ebpf.ErrNotSupported, RanNo)
 	if n := liveCount(t, o); n != 0 {
 		t.Errorf("the program ran %d times", n)
 	}
