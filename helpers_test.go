@@ -136,6 +136,7 @@ func skipUnloadable(t testing.TB, file, program string, err error) {
 		var verr *ebpf.VerifierError
 		refused := errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) ||
 			errors.Is(err, btf.ErrNotFound) || // no bpf_dummy_ops
+			strings.Contains(err.Error(), "not found in bpf_dummy_ops") || // no test_sleepable
 			tooMuchFor32Bits(err)
 		if refused || errors.As(err, &verr) && file == "tracing" {
 			skipOnThisKernel(t, what+" programs such as "+program, lastLine(err))
