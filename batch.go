@@ -18,7 +18,7 @@ type BatchOptions struct {
 	// (EINVAL). 0 means 1. Use more than one only if the program does not depend
 	// on the order of its inputs. Results still come in the order of the inputs,
 	// but in groups: up to 128 inputs for each worker may have been pulled, and
-	// run, ahead of the one that was yielded last. The first 512 inputs run one by
+	// run, ahead of the one that was yielded last. The first 1,024 inputs run one by
 	// one, which is as fast.
 	//
 	// Workers run in the network namespace of the calling thread. If the thread is
@@ -47,7 +47,7 @@ type BatchResult[Q, R any] struct {
 
 const (
 	maxWorkers  = 1024
-	inputsAlone = 512 // inputs that run before workers start: waking workers for fewer costs more than it gains
+	inputsAlone = 1024 // inputs that run before workers start: waking workers for fewer costs more than it gains
 )
 
 // Batch returns an iterator that runs a program on many requests of one type. It

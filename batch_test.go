@@ -396,9 +396,9 @@ func TestBatchWorkersMemory(t *testing.T) {
 			}
 		}
 	}
-	batchOf(1000)()
-	if few, many := mallocs(batchOf(1000)), mallocs(batchOf(50_000)); many > few+200 {
-		t.Errorf("%d allocations for 1,000 inputs, %d for 50,000", few, many)
+	batchOf(5000)()
+	if few, many := mallocs(batchOf(5000)), mallocs(batchOf(50_000)); many > few+200 {
+		t.Errorf("%d allocations for 5,000 inputs, %d for 50,000", few, many)
 	}
 }
 
