@@ -267,7 +267,14 @@ func TestLiveTimes(t *testing.T) {
 				}
 				at := time.Duration(i/len(packets))*times[len(times)-1] + times[i%len(packets)]
 				at = time.Duration(float64(at-times[0]) / max(speed, 1))
-				off = append(off, (s.at - got[0].at - at).Abs())
+				off = append(off, s.at-got[0].at-at)
+			}
+			// The first call finds cold caches, which makes its frame late. The other
+			// frames are measured against each other.
+			slices.Sort(off)
+			shift := off[len(off)/2]
+			for i := range off {
+				off[i] = (off[i] - shift).Abs()
 			}
 			slices.Sort(off)
 			median := off[len(off)/2]
