@@ -23,22 +23,29 @@ func wantNothingHeld(t *testing.T, o *object) {
 }
 
 func linksOn(t *testing.T, o *object) int {
+	t.Helper()
 	id, err := programID(o.Program)
-	if err != nil {
-		t.Fatal(err)
+	need(t, err)
+	for {
+		n, err := countLinks(ebpf.ProgramID(id))
+		// A link that another process is attaching cannot be opened yet.
+		if errors.Is(err, unix.EAGAIN) {
+			continue
+		}
+		need(t, err)
+		return n
 	}
-	n := 0
+}
+
+func countLinks(prog ebpf.ProgramID) (n int, err error) {
 	it := new(link.Iterator)
 	defer it.Close()
 	for it.Next() {
-		if info, err := it.Link.Info(); err == nil && info.Program == ebpf.ProgramID(id) {
+		if info, err := it.Link.Info(); err == nil && info.Program == prog {
 			n++
 		}
 	}
-	if err := it.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return n, it.Err()
 }
 
 func TestHold(t *testing.T) {
