@@ -214,5 +214,5 @@ func parse[T word](v *T, text []byte, typ string, values ...T) error {
 }
 
 func noSuchWord(typ string, text []byte) error {
-	return refuse(typ, "", strconv.Quote(string(text)), "no value of this type prints so", syscall.EINVAL)
+	return refuse(typ, "", strconv.Quote(string(text)), "no value of this type has this text", syscall.EINVAL)
 }

@@ -17,8 +17,8 @@ func TestErrorText(t *testing.T) {
 	}{
 		{Error{Request: "XDP", Field: "Metadata", Value: "13 bytes", Rule: "metadata must be a multiple of 4 bytes", Err: unix.EINVAL},
 			"progrun: XDP.Metadata: 13 bytes: metadata must be a multiple of 4 bytes: invalid argument"},
-		{Error{Request: "TC", Field: "Context.WireLen", Value: "40", Rule: "less than the packet's length", Err: unix.EINVAL},
-			"progrun: TC.Context.WireLen: 40: less than the packet's length: invalid argument"},
+		{Error{Request: "TC", Field: "Context.WireLen", Value: "40", Rule: "it must be at least the packet's length", Err: unix.EINVAL},
+			"progrun: TC.Context.WireLen: 40: it must be at least the packet's length: invalid argument"},
 		{Error{Input: 3, Request: "XDP", Field: "Packet", Value: "13 bytes", Rule: "too short", Err: unix.EINVAL},
 			"progrun: input 3: XDP.Packet: 13 bytes: too short: invalid argument"},
 		{Error{Request: "SkLookup", Field: "Local", Rule: "not set", Err: unix.EAFNOSUPPORT},
@@ -90,7 +90,7 @@ func TestErrorAs(t *testing.T) {
 func TestErrorOfField(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	_, err := TC{Packet: frame(64), Context: SKB{WireLen: 40}}.Run(o.Program)
-	want := Error{Request: "TC", Field: "Context.WireLen", Value: "40", Rule: "less than the packet's length, 64 bytes", Err: unix.EINVAL}
+	want := Error{Request: "TC", Field: "Context.WireLen", Value: "40", Rule: "it must be at least the packet's length, 64 bytes", Err: unix.EINVAL}
 	var e *Error
 	if !errors.As(err, &e) || *e != want {
 		t.Errorf("got  %+v\nwant %+v", err, want)

@@ -60,7 +60,7 @@ func (x *Exchange) Put(prog *ebpf.Program) error {
 	}
 	for _, run := range x.runs {
 		if err := run.Exchange(prog); err != nil {
-			return &Error{Request: "Exchange", Rule: "the program does not go with the one that runs: flags of fragments and attach type must be the same",
+			return &Error{Request: "Exchange", Rule: "the program does not fit the first program of the run: both must have the same attach type, and both or neither BPF_F_XDP_HAS_FRAGS",
 				Err: errnoOf(err)}
 		}
 	}

@@ -245,15 +245,15 @@ func (c *call) ran(errno syscall.Errno) Ran {
 func errnoText(errno syscall.Errno) string {
 	switch errno {
 	case syscall.EPERM:
-		return "not permitted: by the kernel before Linux 5.19 for want of CAP_BPF, else by a security module or a seccomp filter"
+		return "not permitted: before Linux 5.19 the process needs CAP_BPF; otherwise a security module or a seccomp filter refused the call"
 	case syscall.EACCES:
-		return "not permitted: by a security module or a seccomp filter"
+		return "not permitted: a security module or a seccomp filter refused the call"
 	case syscall.ENOSYS:
 		return "the system call bpf is missing: the kernel lacks it, or a seccomp filter hides it"
 	case syscall.EINTR:
 		return "interrupted after the program ran at least once; the kernel does not say how often"
 	case syscall.ENOMEM:
-		return "the kernel is out of memory, or the input needs more fragments than it has"
+		return "the kernel is out of memory, or the input needs more fragments than the kernel has"
 	case syscall.EFAULT:
 		return "the kernel could not read an input or write an output"
 	case syscall.ENOSPC:
@@ -261,7 +261,7 @@ func errnoText(errno syscall.Errno) string {
 	case syscall.EBADF:
 		return "the program is closed"
 	}
-	return "the kernel does not say why, and no rule is known that the request breaks"
+	return "the kernel does not say why, and the request breaks no known rule"
 }
 
 // wantLiveFrames returns an error if the kernel has no live frames, or if that

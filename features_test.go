@@ -174,7 +174,7 @@ func TestUnprivilegedExplanations(t *testing.T) {
 		text string
 	}{
 		{TC{Packet: frame(64), LinearSize: 20}, HaveNonLinearSKB,
-			"progrun: TC.LinearSize: 20: this kernel has no skbs with a part that is not linear (Linux 6.19): not supported"},
+			"progrun: TC.LinearSize: 20: this kernel runs programs on linear skbs only (others since Linux 6.19): not supported"},
 		{TC{Packet: frame(64), ChecksumComplete: true}, HaveChecksumComplete,
 			"progrun: TC.ChecksumComplete: true: this kernel does not check checksums (BPF_F_TEST_SKB_CHECKSUM_COMPLETE, Linux 6.11): not supported"},
 	} {

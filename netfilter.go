@@ -136,10 +136,10 @@ func (r *Netfilter) attr(fd uint32, ctxIn []byte) attr {
 // and sizes that no kernel takes.
 func (r *Netfilter) check() error {
 	if r.Hook > NFPostRouting {
-		return refuse("Netfilter", "Hook", fmt.Sprint(uint8(r.Hook)), "there are the hooks 0 to 4", syscall.EINVAL)
+		return refuse("Netfilter", "Hook", fmt.Sprint(uint8(r.Hook)), "it must be one of the hooks 0 to 4", syscall.EINVAL)
 	}
 	if len(r.Packet) < 20 {
-		return refuse("Netfilter", "Packet", size(len(r.Packet)), "shorter than an IP header, 20 bytes", syscall.EINVAL)
+		return refuse("Netfilter", "Packet", size(len(r.Packet)), "it must have at least the 20 bytes of an IP header", syscall.EINVAL)
 	}
 	if len(r.Packet) > maxPacket {
 		return refuse("Netfilter", "Packet", size(len(r.Packet)), "must fit in one page with its skb", syscall.EINVAL)

@@ -71,17 +71,17 @@ func TestNetfilterRefusals(t *testing.T) {
 		text string
 		is   error
 	}{
-		{"no packet", Netfilter{}, "Packet: 0 bytes: shorter than an IP header, 20 bytes: invalid argument", unix.EINVAL},
-		{"13 bytes", Netfilter{Packet: v4[:13]}, "Packet: 13 bytes: shorter than an IP header, 20 bytes: invalid argument", unix.EINVAL},
-		{"19 bytes from a socket", Netfilter{Packet: v4[14:33], Hook: NFLocalOut}, "Packet: 19 bytes: shorter than an IP header, 20 bytes: invalid argument", unix.EINVAL},
+		{"no packet", Netfilter{}, "Packet: 0 bytes: it must have at least the 20 bytes of an IP header: invalid argument", unix.EINVAL},
+		{"13 bytes", Netfilter{Packet: v4[:13]}, "Packet: 13 bytes: it must have at least the 20 bytes of an IP header: invalid argument", unix.EINVAL},
+		{"19 bytes from a socket", Netfilter{Packet: v4[14:33], Hook: NFLocalOut}, "Packet: 19 bytes: it must have at least the 20 bytes of an IP header: invalid argument", unix.EINVAL},
 		{"33 bytes", Netfilter{Packet: v4[:33]}, "Packet: 33 bytes: a packet on this hook begins with an Ethernet and an IPv4 header, 34 bytes: invalid argument", unix.EINVAL},
 		{"53 bytes of IPv6", Netfilter{Packet: v6[:53]}, "Packet: 53 bytes: an IPv6 packet on this hook begins with 54 bytes of headers: invalid argument", unix.EINVAL},
 		{"neither IPv4 nor IPv6", Netfilter{Packet: frame(64)}, "Packet: EtherType 0x88b5: the packet is neither IPv4 nor IPv6: protocol error", unix.EPROTO},
 		{"IPv4 on a hook of IPv6", Netfilter{Packet: v4, Family: NFIPv6}, "Family: 10: the packet is of the other family: invalid argument", unix.EINVAL},
 		{"IPv6 on a hook of IPv4", Netfilter{Packet: v6, Family: NFIPv4}, "Family: 2: the packet is of the other family: invalid argument", unix.EINVAL},
 		{"a family that there is not", Netfilter{Packet: v4, Family: 7}, "Family: 7: must be NFPROTO_IPV4 (2) or NFPROTO_IPV6 (10): invalid argument", unix.EINVAL},
-		{"a hook that there is not", Netfilter{Packet: v4, Hook: 5}, "Hook: 5: there are the hooks 0 to 4: invalid argument", unix.EINVAL},
-		{"the last hook that there is not", Netfilter{Packet: v4, Hook: 255}, "Hook: 255: there are the hooks 0 to 4: invalid argument", unix.EINVAL},
+		{"a hook that there is not", Netfilter{Packet: v4, Hook: 5}, "Hook: 5: it must be one of the hooks 0 to 4: invalid argument", unix.EINVAL},
+		{"the last hook that there is not", Netfilter{Packet: v4, Hook: 255}, "Hook: 255: it must be one of the hooks 0 to 4: invalid argument", unix.EINVAL},
 		{"one byte over the limit", Netfilter{Packet: long[:most+1]},
 			fmt.Sprintf("Packet: %d bytes: the packet is too large: it must fit in a page, %d bytes here: invalid argument", most+1, most), unix.EINVAL},
 		{"larger than any kernel takes", Netfilter{Packet: make([]byte, maxPacket+1)}, "must fit in one page with its skb: invalid argument", unix.EINVAL},

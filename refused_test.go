@@ -66,8 +66,8 @@ func TestLiveFramesRefused(t *testing.T) {
 		errno unix.Errno
 		text  string
 	}{
-		{unix.EPERM, "not permitted: by the kernel before Linux 5.19 for want of CAP_BPF, else by a security module or a seccomp filter: operation not permitted"},
-		{unix.EACCES, "not permitted: by a security module or a seccomp filter: permission denied"},
+		{unix.EPERM, "not permitted: before Linux 5.19 the process needs CAP_BPF; otherwise a security module or a seccomp filter refused the call: operation not permitted"},
+		{unix.EACCES, "not permitted: a security module or a seccomp filter refused the call: permission denied"},
 		{unix.ENOSYS, "the system call bpf is missing: the kernel lacks it, or a seccomp filter hides it: function not implemented"},
 	} {
 		for _, r := range []struct {

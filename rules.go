@@ -65,7 +65,7 @@ var (
 		broken: func(c *call) bool { return c.dataSizeIn < ethHLen }}
 )
 
-const tooManyFragments = "the packet needs more fragments than a packet has (17 unless the kernel was built with more)"
+const tooManyFragments = "the packet needs more fragments than the kernel has (17 unless the kernel was built with more)"
 
 // attrRules returns the rules that the kernel checks before it looks at the program:
 // bpf_check_uarg_tail_zero, CHECK_ATTR and bpf_prog_test_run in
@@ -79,7 +79,7 @@ func attrRules() []rule {
 			text:   "this kernel knows no such field: the bytes after batch_size must be 0",
 			broken: func(c *call) bool { return c.tail }},
 		{errno: syscall.E2BIG, field: "tail",
-			text:   "the attr is longer than this kernel's: what is beyond its end must be 0",
+			text:   "the attr is longer than this kernel's: all bytes beyond its end must be 0",
 			broken: func(c *call) bool { return c.tail }},
 		{errno: syscall.EINVAL, field: "ctx_size_in",
 			text:   "a context needs both a size and a pointer",
@@ -95,7 +95,7 @@ func attrRules() []rule {
 func copyRules() []rule {
 	return []rule{
 		{errno: syscall.EFAULT, field: "data_size_in",
-			text:   "a size of data without data",
+			text:   "a data size needs a pointer to the data",
 			broken: func(c *call) bool { return c.dataSizeIn != 0 && !c.hasDataIn }},
 		{errno: syscall.ENOSPC, field: "data_size_out",
 			text:   "the output is larger",
@@ -106,14 +106,14 @@ func copyRules() []rule {
 			broken: func(c *call) bool { return c.hasCtxOut && c.ctxSizeOut < c.ctxSize() },
 			limit:  func(c *call) string { return fmt.Sprintf(": %d bytes", c.ctxSize()) }},
 		{errno: syscall.ENOSPC, field: "data_size_out",
-			text:   "the output is larger, by how much kernels before 7.2 do not say of a packet in fragments",
+			text:   "the output is larger; kernels before 7.2 do not say by how much if the packet has fragments",
 			broken: func(c *call) bool { return c.dataSizeOut != 0 && !c.finished() }},
 		{errno: syscall.E2BIG, field: "ctx_size_in",
 			text:   "a context is at most a page",
 			broken: func(c *call) bool { return int(c.ctxSizeIn) > pageSize && c.ctxSize() != 0 },
 			limit:  pageHere},
 		{errno: syscall.E2BIG, field: "ctx_size_in",
-			text:   "what is beyond the end of this kernel's context must be 0",
+			text:   "all bytes beyond the end of this kernel's context must be 0",
 			broken: func(c *call) bool { return c.ctxSizeIn > 0 && c.ctxSize() != 0 }},
 	}
 }
@@ -148,7 +148,7 @@ func skbRules() []rule {
 			text:   "LWT programs run on linear skbs only",
 			broken: func(c *call) bool { return dataEnd(c) != 0 && lwtTypes.has(c.prog.Type()) }},
 		{errno: syscall.EINVAL, field: "ctx.data_end", value: dataEnd.text, lacking: true,
-			text:   "this kernel has no skbs with a part that is not linear (Linux 6.19)",
+			text:   "this kernel runs programs on linear skbs only (others since Linux 6.19)",
 			broken: func(c *call) bool { return dataEnd(c) != 0 && nonLinearSKBOn(c.fd()) == syscall.EINVAL }},
 		{errno: syscall.EINVAL, field: "ctx.data_end", value: dataEnd.text,
 			text:   "the linear part cannot be larger than the packet",
@@ -157,22 +157,22 @@ func skbRules() []rule {
 			text:   "the packet is too large",
 			broken: func(c *call) bool { return skbTooLarge(c.fd(), c.dataSizeIn) },
 			limit:  func(c *call) string { return fmt.Sprintf(": at most %d bytes here", largestSKB(c.fd(), 0)) }},
-		{errno: syscall.EINVAL, field: "ctx_size_in", text: "only some fields of the context can be set",
+		{errno: syscall.EINVAL, field: "ctx_size_in", text: "this field of the context cannot be set",
 			value:  func(c *call) string { return strayText(c.straySKB()) },
 			broken: func(c *call) bool { return c.straySKB() >= 0 }},
 		{errno: syscall.EINVAL, field: "ctx.wire_len", value: wireLen.text,
-			text:   "less than the packet's length",
+			text:   "it must be at least the packet's length",
 			broken: func(c *call) bool { return wireLen(c) != 0 && wireLen(c) < c.skbLen() },
 			limit:  func(c *call) string { return fmt.Sprintf(", %d bytes", c.skbLen()) }},
-		{errno: syscall.EINVAL, field: "ctx.wire_len", value: wireLen.text, text: "at most 65536",
+		{errno: syscall.EINVAL, field: "ctx.wire_len", value: wireLen.text, text: "it can be at most 65536",
 			broken: func(c *call) bool { return wireLen(c) > 1<<16 }},
-		{errno: syscall.EINVAL, field: "ctx.gso_segs", value: gsoSegs.text, text: "at most 65535",
+		{errno: syscall.EINVAL, field: "ctx.gso_segs", value: gsoSegs.text, text: "it can be at most 65535",
 			broken: func(c *call) bool { return gsoSegs(c) > 1<<16-1 }},
 		{errno: syscall.EINVAL, field: "data_size_in",
-			text:   "the packet ends before the 20-byte IPv4 header does that its EtherType announces",
+			text:   "the packet is too short for the 20-byte IPv4 header that its EtherType announces",
 			broken: func(c *call) bool { return c.etherType() == ethPIP && c.skbLinear() < ethHLen+20 }},
 		{errno: syscall.EINVAL, field: "data_size_in",
-			text:   "the packet ends before the 40-byte IPv6 header does that its EtherType announces",
+			text:   "the packet is too short for the 40-byte IPv6 header that its EtherType announces",
 			broken: func(c *call) bool { return c.etherType() == ethPIPv6 && c.skbLinear() < ethHLen+40 }},
 		{errno: syscall.EINVAL, field: "data_size_in",
 			text:   "some kernels want at least one byte after the Ethernet header",
@@ -184,7 +184,7 @@ func skbRules() []rule {
 			text:   "the kernel does not say why: it may not check checksums (BPF_F_TEST_SKB_CHECKSUM_COMPLETE, Linux 6.11)",
 			broken: func(c *call) bool { return c.flags != 0 && checksumCompleteOn(c.fd()) != 0 }},
 		{errno: syscall.EINVAL, field: "ctx.data_end", value: dataEnd.text,
-			text:   "the kernel does not say why: it may have no skbs with a part that is not linear (Linux 6.19)",
+			text:   "the kernel does not say why: it may run programs on linear skbs only (others since Linux 6.19)",
 			broken: func(c *call) bool { return dataEnd(c) != 0 && nonLinearSKBOn(c.fd()) != 0 }},
 		{errno: syscall.E2BIG, field: "ctx.hwtstamp", lacking: true,
 			text:   "this kernel's context ends before this field (Linux 5.16)",
@@ -196,7 +196,7 @@ func skbRules() []rule {
 			text:   "lwt_xmit programs run only where the kernel has IPv6",
 			broken: func(c *call) bool { return c.prog.Type() == ebpf.LWTXmit }},
 		{errno: syscall.EBADMSG, field: "flags",
-			text:   "the checksum no longer matches the packet after the run, or a helper gave up on keeping it",
+			text:   "after the run the checksum no longer matches the packet, or a helper has discarded it",
 			broken: func(c *call) bool { return c.flags&testSKBChecksumComplete != 0 }},
 		{errno: syscall.ENOMEM, field: "data_size_in", text: tooManyFragments,
 			broken: func(c *call) bool { return drySKB(c.fd(), c.dataSizeIn, dataEnd(c), 0) == syscall.ENOMEM },
@@ -299,7 +299,7 @@ func xdpRules() []rule {
 				return c.metadata()%4 != 0 || c.metadata() > 0 && c.metadata() > largestMetadata(c.fd())
 			}},
 		{errno: syscall.EINVAL, field: "ctx.data", value: metadataValue,
-			text:   "the metadata is part of the linear part, and cannot be larger",
+			text:   "the metadata lies in the linear part, and cannot be larger than it",
 			broken: func(c *call) bool { return c.metadata() > linear(c) }},
 		{errno: syscall.EINVAL, field: "ctx.data_end", value: linearValue,
 			text:   "the linear part cannot be larger than the input",
@@ -307,7 +307,7 @@ func xdpRules() []rule {
 		{errno: syscall.EINVAL, field: "data_size_in", value: packetValue, text: wholeEthernet.text,
 			broken: func(c *call) bool { return c.dataSizeIn < ethHLen+c.metadata() }},
 		{errno: syscall.EINVAL, field: "ctx.data_end", value: linearValue, lacking: true,
-			text: "this kernel has no linear part smaller than the packet (Linux 6.18)",
+			text: "this kernel cannot make the linear part smaller than the packet (Linux 6.18)",
 			broken: func(c *call) bool {
 				return c.hasCtx() && linear(c) < c.dataSizeIn && !c.live() &&
 					dryXDP(c.fd(), c.dataSizeIn, c.metadata(), linear(c)) == syscall.EINVAL
@@ -440,7 +440,7 @@ func skLookupRules() []rule {
 		{errno: syscall.EINVAL, field: "ctx.cookie", text: "must be 0",
 			broken: func(c *call) bool { return c.skLookup().cookie != 0 }},
 		mustBeZero("ctx.ingress_ifindex", ingress),
-		{errno: syscall.EINVAL, field: "ctx_size_in", text: "what follows ingress_ifindex must be 0",
+		{errno: syscall.EINVAL, field: "ctx_size_in", text: "all bytes after ingress_ifindex must be 0",
 			value:  func(c *call) string { return strayText(stray(c)) },
 			broken: func(c *call) bool { return stray(c) >= 0 }},
 		{errno: syscall.ERANGE, field: "ctx.local_port", value: localPort.text, text: "a port is at most 65535",
@@ -537,7 +537,7 @@ func tracingRules() []rule {
 		noCPU,
 		noBatchSize,
 		{errno: syscall.EFAULT, field: "",
-			text: "either the program is not fentry, fexit or fmod_ret, for which the kernel has no test functions, " +
+			text: "either the kernel has no test functions for the program's attach type (it has them for fentry, fexit and fmod_ret), " +
 				"or a program that is attached to one of them changed its result",
 			broken: always},
 	}
@@ -558,7 +558,7 @@ func syscallRules() []rule {
 			broken: func(c *call) bool { return c.ctxSizeIn > maxCtx }},
 		{errno: syscall.EINVAL, field: "ctx_size_in", text: "the program reads or writes beyond the end of its context",
 			broken: always},
-		{errno: syscall.EFAULT, field: "ctx_size_in", text: "the context cannot be read, or not written after the run",
+		{errno: syscall.EFAULT, field: "ctx_size_in", text: "the context cannot be read, or could not be written after the run",
 			broken: always},
 	}
 }
@@ -568,14 +568,14 @@ func syscallRules() []rule {
 func structOpsRules() []rule {
 	return []rule{
 		{errno: syscall.EOPNOTSUPP, field: "", lacking: true,
-			text: "of struct_ops programs the kernel runs only those of bpf_dummy_ops", broken: always},
+			text: "the kernel runs no struct_ops programs but those of bpf_dummy_ops", broken: always},
 		{errno: syscall.EINVAL, field: "ctx_size_in", value: structOpsArgs,
 			text:   "too many or too few arguments",
 			broken: func(c *call) bool { return dryStructOps(c.fd(), c.ctxSizeIn) != syscall.EFAULT },
 			limit:  structOpsLimit},
 		{errno: syscall.EINVAL, field: "ctx.state", text: "the function cannot take a null state (refused since Linux 6.11)",
 			value: func(c *call) string { return "nil" }, broken: always},
-		{errno: syscall.EFAULT, field: "ctx_size_in", text: "the state cannot be read, or not written after the run",
+		{errno: syscall.EFAULT, field: "ctx_size_in", text: "the state cannot be read, or could not be written after the run",
 			broken: always},
 	}
 }

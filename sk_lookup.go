@@ -87,11 +87,11 @@ func (r *SkLookup) check() error {
 		return refuse("SkLookup", "Local", "", "neither Local nor Remote is set: one must tell the address family", syscall.EAFNOSUPPORT)
 	case local.IsValid() && remote.IsValid() && local.Is4() != remote.Is4():
 		return refuse("SkLookup", "Remote", r.Remote.String(),
-			fmt.Sprintf("of another address family than Local, %s", r.Local), syscall.EAFNOSUPPORT)
+			fmt.Sprintf("its address family differs from that of Local, %s", r.Local), syscall.EAFNOSUPPORT)
 	case local.Zone() != "":
-		return refuse("SkLookup", "Local", r.Local.String(), "an address with a zone: there is no ingress interface to go with it", syscall.EINVAL)
+		return refuse("SkLookup", "Local", r.Local.String(), "an address cannot have a zone here, since the run has no ingress interface", syscall.EINVAL)
 	case remote.Zone() != "":
-		return refuse("SkLookup", "Remote", r.Remote.String(), "an address with a zone: there is no ingress interface to go with it", syscall.EINVAL)
+		return refuse("SkLookup", "Remote", r.Remote.String(), "an address cannot have a zone here, since the run has no ingress interface", syscall.EINVAL)
 	}
 	// The kernel would silently keep the low 16 bits.
 	if err := inRange("SkLookup", "Protocol", r.Protocol, math.MaxUint16); err != nil {

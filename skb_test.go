@@ -265,7 +265,7 @@ func TestTCChecksumComplete(t *testing.T) {
 		t.Errorf("unchecked: %v", err)
 	}
 	_, err = TC{Packet: packet, ChecksumComplete: true}.Run(bad.Program)
-	wantError(t, err, "progrun: TC.ChecksumComplete: true: the checksum no longer matches the packet after the run, or a helper gave up on keeping it: bad message", unix.EBADMSG, RanYes)
+	wantError(t, err, "progrun: TC.ChecksumComplete: true: after the run the checksum no longer matches the packet, or a helper has discarded it: bad message", unix.EBADMSG, RanYes)
 }
 
 // skbLinear is how much of an skb can be linear: what NET_SKB_PAD, NET_IP_ALIGN
@@ -320,7 +320,7 @@ func TestSKBLinearSizeLacking(t *testing.T) {
 	for _, c := range skbFamily[:3] {
 		o := load(t, c.file, c.program)
 		_, _, err := c.run(o.Program, skbRequest{Packet: frame(64), LinearSize: 20})
-		wantError(t, err, "progrun: "+c.request+".LinearSize: 20: this kernel has no skbs with a part that is not linear (Linux 6.19)", ebpf.ErrNotSupported, RanNo)
+		wantError(t, err, "progrun: "+c.request+".LinearSize: 20: this kernel runs programs on linear skbs only (others since Linux 6.19)", ebpf.ErrNotSupported, RanNo)
 		wantError(t, err, "", unix.EINVAL, RanNo)
 		if n := runs(t, o); n != 0 {
 			t.Errorf("%s ran %d times", c.program, n)
@@ -613,7 +613,7 @@ func TestSKBTooLarge(t *testing.T) {
 	ran := RanNo
 	if !lacks(HaveNonLinearSKB()) {
 		most, errno, ran = skbLinear+defaultFrags*pageSize, unix.ENOMEM, RanMaybe
-		rule = fmt.Sprintf("the packet needs more fragments than a packet has (17 unless the kernel was built with more), at most %d bytes here: cannot allocate memory", most)
+		rule = fmt.Sprintf("the packet needs more fragments than the kernel has (17 unless the kernel was built with more), at most %d bytes here: cannot allocate memory", most)
 	}
 	for _, c := range skbFamily {
 		o := load(t, c.file, c.program)
@@ -640,8 +640,8 @@ func TestSKBShortHeaders(t *testing.T) {
 			packet []byte
 			text   string
 		}{
-			{udp4(somewhere, 53)[:33], "33 bytes: the packet ends before the 20-byte IPv4 header does that its EtherType announces: invalid argument"},
-			{udp6(53)[:53], "53 bytes: the packet ends before the 40-byte IPv6 header does that its EtherType announces: invalid argument"},
+			{udp4(somewhere, 53)[:33], "33 bytes: the packet is too short for the 20-byte IPv4 header that its EtherType announces: invalid argument"},
+			{udp6(53)[:53], "53 bytes: the packet is too short for the 40-byte IPv6 header that its EtherType announces: invalid argument"},
 		} {
 			_, _, err := c.run(o.Program, skbRequest{Packet: p.packet})
 			if err == nil {
@@ -666,7 +666,7 @@ func TestSKBRefusals(t *testing.T) {
 	}{
 		{"no packet", skbRequest{}, "Packet: 0 bytes: a packet begins with a 14-byte Ethernet header: invalid argument", unix.EINVAL},
 		{"13 bytes", skbRequest{Packet: frame(13)}, "Packet: 13 bytes: a packet begins with a 14-byte Ethernet header: invalid argument", unix.EINVAL},
-		{"wire length below the packet's", skbRequest{Packet: frame(64), Context: SKB{WireLen: 49}}, "Context.WireLen: 49: less than the packet's length, %d bytes: invalid argument", unix.EINVAL},
+		{"wire length below the packet's", skbRequest{Packet: frame(64), Context: SKB{WireLen: 49}}, "Context.WireLen: 49: it must be at least the packet's length, %d bytes: invalid argument", unix.EINVAL},
 		{"interface that does not exist", skbRequest{Packet: frame(64), Context: SKB{Ifindex: 4242}}, "Context.Ifindex: 4242: no such interface in this thread's network namespace: no such device", unix.ENODEV},
 		{"negative wire length", skbRequest{Packet: frame(64), Context: SKB{WireLen: -1}}, "Context.WireLen: -1: it cannot be negative: invalid argument", unix.EINVAL},
 		{"over-large wire length", skbRequest{Packet: frame(64), Context: SKB{WireLen: 65537}}, "Context.WireLen: 65537: it can be at most 65536: invalid argument", unix.EINVAL},
@@ -730,5 +730,5 @@ func TestTCChain(t *testing.T) {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	_, err = TC{Packet: res.Packet, Context: res.Context}.Run(o.Program)
-	wantError(t, err, "TC.Context.WireLen: 94: less than the packet's length", unix.EINVAL, RanNo)
+	wantError(t, err, "TC.Context.WireLen: 94: it must be at least the packet's length", unix.EINVAL, RanNo)
 }

@@ -83,7 +83,7 @@ func contextSize(t reflect.Type) (uint32, error) {
 		return 0, refuse("Syscall", "Context", t.String(), rule, syscall.EINVAL)
 	}
 	if t.Kind() != reflect.Pointer {
-		return refused("must be a pointer, for the program writes to it")
+		return refused("must be a pointer, since the program writes to it")
 	}
 	l, err := cLayout(t.Elem())
 	switch {
@@ -119,7 +119,7 @@ func cLayout(t reflect.Type) (layout, error) {
 	case reflect.Int, reflect.Uint, reflect.Uintptr:
 		return layout{}, fmt.Errorf("holds a value of type %s, whose size depends on the machine: use one with a size in its name", t)
 	}
-	return layout{}, fmt.Errorf("holds a value of type %s, which is no plain data", t)
+	return layout{}, fmt.Errorf("holds a value of type %s, which is not plain data", t)
 }
 
 // cStruct is like cLayout, for structs.

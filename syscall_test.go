@@ -79,10 +79,10 @@ func TestSyscallBadContext(t *testing.T) {
 		{"bool", &struct{ A bool }{}, "holds a bool"},
 		{"int", new(int), "holds a value of type int, whose size depends on the machine"},
 		{"uintptr", &struct{ A [4]uintptr }{}, "holds a value of type uintptr, whose size"},
-		{"pointer", &struct{ A *named }{}, "holds a value of type *progrun.named, which is no plain data"},
-		{"string", &struct{ A string }{}, "holds a value of type string, which is no plain data"},
-		{"slice inside", &struct{ A []byte }{}, "holds a value of type []uint8, which is no plain data"},
-		{"func", &struct{ A func() }{}, "which is no plain data"},
+		{"pointer", &struct{ A *named }{}, "holds a value of type *progrun.named, which is not plain data"},
+		{"string", &struct{ A string }{}, "holds a value of type string, which is not plain data"},
+		{"slice inside", &struct{ A []byte }{}, "holds a value of type []uint8, which is not plain data"},
+		{"func", &struct{ A func() }{}, "which is not plain data"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := load(t, "syscall", "syscall_add")

@@ -56,6 +56,6 @@ func attachTracing(t *testing.T, prog *ebpf.Program) {
 func TestTracingOfTracepoint(t *testing.T) {
 	o := load(t, "tracing", "tp_btf_test")
 	_, err := Tracing{}.Run(o.Program)
-	wantError(t, err, "progrun: Tracing: either the program is not fentry, fexit or fmod_ret, for which the kernel has no test functions, "+
+	wantError(t, err, "progrun: Tracing: either the kernel has no test functions for the program's attach type (it has them for fentry, fexit and fmod_ret), "+
 		"or a program that is attached to one of them changed its result: bad address", unix.EFAULT, RanMaybe)
 }

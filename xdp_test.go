@@ -612,7 +612,7 @@ func TestXDPTooLarge(t *testing.T) {
 	} else {
 		n := xdpLinear + defaultFrags*pageSize + 1
 		_, err := XDP{Packet: frame(n)}.Run(o.Program)
-		wantError(t, err, fmt.Sprintf("XDP.Packet: %d bytes: the packet needs more fragments than a packet has (17 unless the kernel was built with more), at most %d bytes with 17: cannot allocate memory", n, n-1), unix.ENOMEM, RanNo)
+		wantError(t, err, fmt.Sprintf("XDP.Packet: %d bytes: the packet needs more fragments than the kernel has (17 unless the kernel was built with more), at most %d bytes with 17: cannot allocate memory", n, n-1), unix.ENOMEM, RanNo)
 	}
 	if n := runs(t, o); n != 0 {
 		t.Errorf("ran %d times", n)
