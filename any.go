@@ -2,7 +2,9 @@ package progrun
 
 import (
 	"bytes"
+	"encoding"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -69,8 +71,55 @@ func (v AnyVerdict) String() string {
 	return fmt.Sprintf("AnyVerdict(%s, %d)", v.Type, v.Value)
 }
 
-// MarshalText returns what String does.
-func (v AnyVerdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+// MarshalText returns the type and the verdict, such as "XDP XDP_DROP" or "SchedCLS
+// TC_ACT_OK".
+func (v AnyVerdict) MarshalText() ([]byte, error) {
+	return []byte(v.Type.String() + " " + v.String()), nil
+}
+
+// UnmarshalText parses what MarshalText returns.
+func (v *AnyVerdict) UnmarshalText(text []byte) error {
+	typ, verdict, _ := strings.Cut(string(text), " ")
+	for t := range ebpf.ProgramType(64) {
+		if packetTypes.has(t) && t.String() == typ {
+			n, err := parseVerdict(t, []byte(verdict))
+			if err != nil {
+				break
+			}
+			*v = AnyVerdict{Type: t, Value: n}
+			return nil
+		}
+	}
+	return noSuchWord("AnyVerdict", text)
+}
+
+// parseVerdict returns the verdict of a program of type t that prints as text.
+func parseVerdict(t ebpf.ProgramType, text []byte) (int64, error) {
+	switch kindOf(t).types {
+	case xdpTypes:
+		return parseAs[XDPAction](text)
+	case tcTypes:
+		return parseAs[TCVerdict](text)
+	case socketFilterTypes:
+		return parseAs[SocketFilterVerdict](text)
+	case cgroupSKBTypes:
+		return parseAs[CGroupSKBVerdict](text)
+	case lwtTypes:
+		return parseAs[LWTVerdict](text)
+	case flowDissectorTypes:
+		return parseAs[FlowDissectorVerdict](text)
+	}
+	return parseAs[NFVerdict](text)
+}
+
+func parseAs[V word, P interface {
+	*V
+	encoding.TextUnmarshaler
+}](text []byte) (int64, error) {
+	var v V
+	err := P(&v).UnmarshalText(text)
+	return int64(v), err
+}
 
 // packetTypes are the types of programs that Any runs.
 const packetTypes = xdpTypes | tcTypes | socketFilterTypes | cgroupSKBTypes | lwtTypes | flowDissectorTypes | netfilterTypes

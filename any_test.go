@@ -95,7 +95,8 @@ func seqOf(packets [][]byte) func(func([]byte) bool) {
 	}
 }
 
-// TestAnyVerdict holds that verdicts compare, and marshal by their names.
+// TestAnyVerdict checks that verdicts print by their names, and marshal with the type
+// of their program, since several types have verdicts of the same name.
 func TestAnyVerdict(t *testing.T) {
 	for _, c := range []struct {
 		v    AnyVerdict
@@ -114,8 +115,23 @@ func TestAnyVerdict(t *testing.T) {
 		if got := c.v.String(); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
-		if b, err := json.Marshal(map[string]any{"verdict": c.v}); err != nil || string(b) != `{"verdict":"`+c.want+`"}` {
+		b, err := json.Marshal(map[string]any{"verdict": c.v})
+		if err != nil || string(b) != `{"verdict":"`+c.v.Type.String()+" "+c.want+`"}` {
 			t.Errorf("got %s, %v", b, err)
+		}
+		var back map[string]AnyVerdict
+		if err := json.Unmarshal(b, &back); c.v.Type == ebpf.Kprobe {
+			if err == nil {
+				t.Errorf("%s was taken for %v", b, back)
+			}
+		} else if err != nil || back["verdict"] != c.v {
+			t.Errorf("%s came back as %+v, %v", b, back, err)
+		}
+	}
+	for _, bad := range []string{"", "XDP", "XDP ", "XDP_DROP", "XDP TC_ACT_OK", "XDP XDP_DROP ", "SkLookup SK_PASS"} {
+		var v AnyVerdict
+		if err := v.UnmarshalText([]byte(bad)); err == nil || v != (AnyVerdict{}) {
+			t.Errorf("%q was taken for %+v", bad, v)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package progrun_test
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -17,7 +19,7 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// arp is an Ethernet frame that holds no IP packet, and ipv4 one that does.
+// arp is an Ethernet frame without an IP packet, and ipv4 one with a packet.
 var (
 	arp  = append([]byte{0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x08, 0x06}, make([]byte, 46)...)
 	ipv4 = append([]byte{0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x08, 0x00, 0x45}, make([]byte, 45)...)
@@ -33,7 +35,7 @@ func load(spec *ebpf.ProgramSpec) *ebpf.Program {
 	return prog
 }
 
-// dropARP drops ARP and passes everything else.
+// dropARP loads a program that drops ARP and passes everything else.
 func dropARP() *ebpf.Program {
 	return load(&ebpf.ProgramSpec{
 		Type: ebpf.XDP,
@@ -177,12 +179,12 @@ func ExampleFlowDissector() {
 	})
 	defer prog.Close()
 
-	res, err := progrun.FlowDissector{Packet: ipv4}.Run(prog)
+	res, err := progrun.FlowDissector{Packet: ipv4, Flags: progrun.FlowStopAtEncap}.Run(prog)
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(res.Verdict, res.Keys.THOff, res.Keys.IPProto)
-	// Output: BPF_OK 34 17
+	fmt.Println(res.Verdict, res.Keys.THOff, res.Keys.IPProto, res.Keys.Flags)
+	// Output: BPF_OK 34 17 STOP_AT_ENCAP
 }
 
 func ExampleNetfilter() {
@@ -392,6 +394,29 @@ func ExampleBatch_requests() {
 	// 8 TC_ACT_OK
 }
 
+// With room to run ahead, many packets of an XDP program run in one system call.
+func ExampleBatch_ahead() {
+	prog := dropARP()
+	defer prog.Close()
+
+	packets := slices.Values(slices.Repeat([][]byte{ipv4, arp}, 5000))
+	var stats progrun.BatchStats
+	opts := &progrun.BatchOptions{Ahead: 512, Stats: &stats}
+	dropped := 0
+	for res, err := range progrun.Batch(prog, progrun.Packets(progrun.Any{NoOutput: true}, packets), opts) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if res.Result.Verdict == (progrun.AnyVerdict{Type: ebpf.XDP, Value: int64(progrun.XDPDrop)}) {
+			dropped++
+		}
+	}
+	// stats.Carried says how many of the packets ran in calls with others, and
+	// stats.CarryErr why not all of them did.
+	fmt.Println(stats.Inputs, dropped)
+	// Output: 10000 5000
+}
+
 func ExamplePackets() {
 	prog := dropARP()
 	defer prog.Close()
@@ -476,11 +501,7 @@ func ExampleRaw_Ignored() {
 }
 
 func ExampleLive() {
-	// Drops every frame, so that nothing leaves the machine.
-	prog := load(&ebpf.ProgramSpec{
-		Type:         ebpf.XDP,
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, int32(progrun.XDPDrop)), asm.Return()},
-	})
+	prog := returns(progrun.XDPDrop) // nothing leaves the machine
 	defer prog.Close()
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -491,6 +512,88 @@ func ExampleLive() {
 	}
 	fmt.Println(stats.Frames, stats.Uncertain)
 	// Output: 1000 0
+}
+
+// A capture runs at the times of its packets, here at twice the speed. Each frame is
+// written anew.
+func ExampleLive_packets() {
+	prog := dropARP()
+	defer prog.Close()
+
+	live := progrun.Live{
+		Packets: [][]byte{arp, ipv4, arp},
+		Times:   []time.Duration{0, 2 * time.Millisecond, 6 * time.Millisecond},
+		Speed:   2,
+		Frames:  6, // two rounds
+	}
+	stats, err := live.Run(context.Background(), prog)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(stats.Frames, stats.Verdicts.Drop, stats.Verdicts.Pass, stats.LimitedBy)
+	// Output: 6 4 2 rate
+}
+
+// Add makes one total of several runs. It marshals to JSON.
+func ExampleLiveStats_Add() {
+	prog := dropARP()
+	defer prog.Close()
+
+	var total progrun.LiveStats
+	for _, packet := range [][]byte{arp, ipv4} {
+		stats, err := progrun.Live{Packet: packet, Frames: 100, CountVerdicts: true}.Run(context.Background(), prog)
+		if err != nil {
+			log.Fatal(err)
+		}
+		total.Add(stats)
+	}
+	verdicts, err := json.Marshal(total.Verdicts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(total.Frames, total.Verdicts.Total(), total.FramesPerSecond() > 0)
+	fmt.Println(string(verdicts))
+	// Output:
+	// 200 200 true
+	// {"aborted":0,"drop":100,"pass":100,"tx":0,"redirect":0,"other":0}
+}
+
+// This replaces the program of a run that goes on meanwhile.
+func ExampleExchange() {
+	first, second := returns(progrun.XDPDrop), returns(progrun.XDPPass)
+	defer first.Close()
+	defer second.Close()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var exchange progrun.Exchange
+	stats, err := progrun.Live{
+		Packet: ipv4, Rate: 10_000, Exchange: &exchange,
+		ProgressInterval: 10 * time.Millisecond,
+		Progress: func(stats progrun.LiveStats) {
+			switch {
+			case stats.Verdicts.Pass > 0:
+				cancel()
+			case stats.Verdicts.Drop > 0:
+				if err := exchange.Put(second); err != nil {
+					log.Fatal(err)
+				}
+			}
+		},
+	}.Run(ctx, first)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(stats.Verdicts.Drop > 0, stats.Verdicts.Pass > 0)
+	// Output: true true
+}
+
+// returns loads an XDP program that returns an action.
+func returns(action progrun.XDPAction) *ebpf.Program {
+	return load(&ebpf.ProgramSpec{
+		Type:         ebpf.XDP,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, int32(action)), asm.Return()},
+	})
 }
 
 // Without a Hold, each call with a Repeat above 1 pays for the XDP dispatcher.
@@ -516,6 +619,75 @@ func ExampleNewHold() {
 	// 1000 XDP_DROP
 }
 
+// The buffer of one result serves the next run, so no run allocates.
+func ExampleXDP_out() {
+	prog := dropARP()
+	defer prog.Close()
+
+	out := make([]byte, 0, 256)
+	for _, packet := range [][]byte{arp, ipv4} {
+		res, err := progrun.XDP{Packet: packet, Out: out}.Run(prog)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(res.Action, len(res.Packet), res.Sight)
+		out = res.Packet // as large as needed, if the program made the packet longer
+	}
+	// Output:
+	// XDP_DROP 60 whole
+	// XDP_PASS 60 whole
+}
+
+// The program sees the metadata between data_meta and data.
+func ExampleXDP_metadata() {
+	// Adds 1 to the first word of the metadata.
+	prog := load(&ebpf.ProgramSpec{
+		Type: ebpf.XDP,
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, 8, asm.Word), // data_meta
+			asm.LoadMem(asm.R3, asm.R1, 0, asm.Word), // data
+			asm.Mov.Imm(asm.R0, int32(progrun.XDPAborted)),
+			asm.Mov.Reg(asm.R4, asm.R2),
+			asm.Add.Imm(asm.R4, 4),
+			asm.JGT.Reg(asm.R4, asm.R3, "end"),
+			asm.LoadMem(asm.R5, asm.R2, 0, asm.Word),
+			asm.Add.Imm(asm.R5, 1),
+			asm.StoreMem(asm.R2, 0, asm.R5, asm.Word),
+			asm.Mov.Imm(asm.R0, int32(progrun.XDPPass)),
+			asm.Return().WithSymbol("end"),
+		},
+	})
+	defer prog.Close()
+
+	metadata := binary.NativeEndian.AppendUint32(nil, 41)
+	res, err := progrun.XDP{Packet: arp, Metadata: metadata}.Run(prog)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(res.Action, binary.NativeEndian.Uint32(res.Metadata), len(res.Packet))
+	// Output: XDP_PASS 42 60
+}
+
+// This lists what the running kernel lacks.
+func Example_features() {
+	for name, have := range map[string]func() error{
+		"XDP contexts":               progrun.HaveXDPContext,
+		"XDP.LinearSize":             progrun.HaveXDPLinearSize,
+		"XDP packets with fragments": progrun.HaveXDPMultiBuffer,
+		"Live":                       progrun.HaveXDPLiveFrames,
+		"TC.LinearSize":              progrun.HaveNonLinearSKB,
+		"TC.ChecksumComplete":        progrun.HaveChecksumComplete,
+		"RawTracepoint.CPU":          progrun.HaveRunOnCPU,
+		"data of cgroup_skb":         progrun.HaveCGroupSKBData,
+	} {
+		if err := have(); errors.Is(err, ebpf.ErrNotSupported) {
+			fmt.Println("this kernel lacks", name)
+		} else if err != nil {
+			log.Fatal(err) // such as EPERM
+		}
+	}
+}
+
 // Ask for a feature instead of deriving it from the kernel's version.
 func ExampleHaveXDPLinearSize() {
 	switch err := progrun.HaveXDPLinearSize(); {
@@ -526,6 +698,34 @@ func ExampleHaveXDPLinearSize() {
 	default:
 		fmt.Println("that could not be found out:", err)
 	}
+}
+
+func ExampleHaveProgramRun() {
+	for _, t := range []ebpf.ProgramType{ebpf.XDP, ebpf.Kprobe} {
+		err := progrun.HaveProgramRun(t)
+		fmt.Println(t, err == nil, errors.Is(err, ebpf.ErrNotSupported))
+	}
+	// Output:
+	// XDP true false
+	// Kprobe false true
+}
+
+// Verdicts marshal as text, and back.
+func ExampleXDPAction_UnmarshalText() {
+	var action progrun.XDPAction
+	if err := json.Unmarshal([]byte(`"XDP_TX"`), &action); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(action == progrun.XDPTX)
+	// Output: true
+}
+
+func ExampleTCVerdict_GotoChain() {
+	verdict := progrun.TCVerdict(0x20000003) // as a program returned it
+	if chain, ok := verdict.GotoChain(); ok {
+		fmt.Println(verdict, "goes on with chain", chain)
+	}
+	// Output: TC_ACT_GOTO_CHAIN|3 goes on with chain 3
 }
 
 func ExampleError() {

@@ -6,6 +6,8 @@ import (
 	"math"
 	"net/netip"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,13 +26,16 @@ const (
 	knownFlowFlags                         = FlowParse1stFrag | FlowStopAtFlowLabel | FlowStopAtEncap
 )
 
+// flowFlagNames has the names of the flags, by bit.
+var flowFlagNames = []string{"PARSE_1ST_FRAG", "STOP_AT_FLOW_LABEL", "STOP_AT_ENCAP"}
+
 // String returns the names in linux/bpf.h without their prefix, joined by "|",
 // such as "PARSE_1ST_FRAG|STOP_AT_ENCAP". Bits without a name follow in one
 // hexadecimal number, as in "STOP_AT_ENCAP|0x80000000". If no bit is set, String
 // returns "0x0".
 func (f FlowDissectorFlags) String() string {
 	var names []string
-	for i, n := range []string{"PARSE_1ST_FRAG", "STOP_AT_FLOW_LABEL", "STOP_AT_ENCAP"} {
+	for i, n := range flowFlagNames {
 		if f&(1<<i) != 0 {
 			names = append(names, n)
 		}
@@ -39,6 +44,22 @@ func (f FlowDissectorFlags) String() string {
 		names = append(names, fmt.Sprintf("%#x", uint32(rest)))
 	}
 	return strings.Join(names, "|")
+}
+
+// MarshalText returns what String does.
+func (f FlowDissectorFlags) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (f *FlowDissectorFlags) UnmarshalText(text []byte) error {
+	var flags FlowDissectorFlags
+	for _, n := range strings.Split(string(text), "|") {
+		if i := slices.Index(flowFlagNames, n); i >= 0 {
+			flags |= 1 << i
+		} else if rest, err := strconv.ParseUint(n, 0, 32); err == nil {
+			flags |= FlowDissectorFlags(rest)
+		}
+	}
+	return parse(f, text, "FlowDissectorFlags", flags)
 }
 
 // FlowDissector runs a flow dissector on a packet. Since Linux 5.1; Flags

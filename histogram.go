@@ -17,9 +17,11 @@ const subBits = 4
 
 // TimingBucket counts the single runs of a [Timing] that took at least From and
 // less than To.
+// In JSON, durations are integers of nanoseconds.
 type TimingBucket struct {
-	From, To time.Duration
-	Runs     int
+	From time.Duration `json:"from_ns"`
+	To   time.Duration `json:"to_ns"`
+	Runs int           `json:"runs"`
 }
 
 // String returns the bucket in words, such as "64ns to 68ns: 12 runs".

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestFileCircles limits how many files may use each other in a circle: a reader
-// who enters one of them has to read them all.
+// TestFileCircles limits how many files may use each other in a circle. A reader of one
+// of them has to read them all.
 func TestFileCircles(t *testing.T) {
 	const most = 4
 	uses := fileUses(t)
@@ -43,8 +43,8 @@ func fileUses(t *testing.T) map[string]map[string]bool {
 		}
 		files = append(files, f)
 	}
-	// What other packages declare is left out, and with it what only they could
-	// tell: a file's use of another in this package shows without them.
+	// Imports are empty packages. A use of another file of this package shows without
+	// them.
 	info := types.Info{Uses: map[*ast.Ident]types.Object{}}
 	conf := types.Config{Importer: emptyImporter{}, Error: func(error) {}}
 	own, _ := conf.Check("progrun", fset, files, &info)
@@ -114,8 +114,8 @@ func circles(uses map[string]map[string]bool) [][]string {
 	return found
 }
 
-// TestProgramKinds checks that every request type has a row in programKinds, with
-// all its parts, and that no program type is in two.
+// TestProgramKinds checks that every type of request has a row in programKinds, with
+// all its parts, and that no program type is in two rows.
 func TestProgramKinds(t *testing.T) {
 	var all programTypes
 	for _, k := range programKinds {
@@ -123,7 +123,7 @@ func TestProgramKinds(t *testing.T) {
 			t.Errorf("the row of %q lacks its name or its rules", k.request)
 		}
 		if all&k.types != 0 {
-			t.Errorf("%s: a type of it is in another row too", k.request)
+			t.Errorf("%s: one of its types is in another row too", k.request)
 		}
 		all |= k.types
 		if k.ctxSize > largestContext {
@@ -132,7 +132,7 @@ func TestProgramKinds(t *testing.T) {
 	}
 	for _, name := range requestTypes(t) {
 		known := slices.ContainsFunc(programKinds[:], func(k programKind) bool { return k.request == name })
-		if !known && !slices.Contains([]string{"Any", "Raw", "Live"}, name) { // these run programs of others
+		if !known && !slices.Contains([]string{"Any", "Raw", "Live"}, name) { // these run programs of other rows
 			t.Errorf("%s has a Run, but no row", name)
 		}
 	}
@@ -141,26 +141,55 @@ func TestProgramKinds(t *testing.T) {
 // requestTypes returns the exported types with a method Run.
 func requestTypes(t *testing.T) []string {
 	t.Helper()
+	names := typesWith(t, "Run")
+	if len(names) < len(programKinds) {
+		t.Fatalf("only %d types with a Run: %v", len(names), names)
+	}
+	return names
+}
+
+// TestTextForms checks that every exported type that prints as a word marshals as text
+// and back. Errors have no way back, and timings have fields of their own.
+func TestTextForms(t *testing.T) {
+	printed := typesWith(t, "String")
+	if len(printed) < 10 {
+		t.Fatalf("only %d types with a String: %v", len(printed), printed)
+	}
+	for _, name := range printed {
+		if name == "Timing" || name == "TimingBucket" {
+			continue
+		}
+		for _, method := range []string{"MarshalText", "UnmarshalText"} {
+			if !slices.Contains(typesWith(t, method), name) {
+				t.Errorf("%s has a String, but no %s", name, method)
+			}
+		}
+	}
+}
+
+// typesWith returns the exported types of the package with a method of this name.
+func typesWith(t *testing.T, method string) (names []string) {
+	t.Helper()
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
 	for _, file := range files {
 		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, d := range f.Decls {
-			if d, ok := d.(*ast.FuncDecl); ok && d.Recv != nil && d.Name.Name == "Run" {
-				if id, ok := d.Recv.List[0].Type.(*ast.Ident); ok && id.IsExported() {
+			if d, ok := d.(*ast.FuncDecl); ok && d.Recv != nil && d.Name.Name == method {
+				of := d.Recv.List[0].Type
+				if star, ok := of.(*ast.StarExpr); ok {
+					of = star.X
+				}
+				if id, ok := of.(*ast.Ident); ok && id.IsExported() {
 					names = append(names, id.Name)
 				}
 			}
 		}
-	}
-	if len(names) < len(programKinds) {
-		t.Fatalf("only %d types with a Run: %v", len(names), names)
 	}
 	return names
 }

@@ -28,6 +28,14 @@ func (h NFHook) String() string {
 		"NF_INET_LOCAL_OUT", "NF_INET_POST_ROUTING")
 }
 
+// MarshalText returns what String does.
+func (h NFHook) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (h *NFHook) UnmarshalText(text []byte) error {
+	return parse(h, text, "NFHook", NFPreRouting, NFLocalIn, NFForward, NFLocalOut, NFPostRouting)
+}
+
 // NFFamily is a protocol family of netfilter: NFPROTO_* of linux/netfilter.h.
 type NFFamily uint8
 
@@ -45,6 +53,14 @@ func (f NFFamily) String() string {
 		return "NFPROTO_IPV6"
 	}
 	return name(int64(f), "NFFamily")
+}
+
+// MarshalText returns what String does.
+func (f NFFamily) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (f *NFFamily) UnmarshalText(text []byte) error {
+	return parse(f, text, "NFFamily", NFIPv4, NFIPv6)
 }
 
 // Netfilter runs a netfilter program on a packet. Since Linux 6.4. See

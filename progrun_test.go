@@ -15,6 +15,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
+
+	"github.com/progrun/progrun/internal/carrier"
 )
 
 func TestMain(m *testing.M) {
@@ -46,9 +48,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// skipExamples leaves out the examples that load programs which this process
-// or this kernel cannot run, for an example cannot skip itself. All examples
-// load programs.
+// skipExamples leaves out the examples whose programs this process cannot load or this
+// kernel cannot run, since an example cannot skip itself. All examples load programs.
 func skipExamples() {
 	flag.Parse()
 	var names, lacking []string
@@ -65,8 +66,14 @@ func skipExamples() {
 			lacking = append(lacking, name)
 		}
 	}
+	if privileged() && lacks(HaveXDPContext()) {
+		lacking = append(lacking, "XDP_metadata")
+	}
 	if privileged() && lacks(HaveXDPLiveFrames()) {
 		lacking = append(lacking, "Live")
+	}
+	if err := haveLiveCarrier(); privileged() && (lacks(err) || errors.Is(err, os.ErrPermission)) {
+		lacking = append(lacking, "Live_packets", "LiveStats_Add", "Exchange")
 	}
 	for _, name := range lacking {
 		names = append(names, "Example"+name+"$")
@@ -85,8 +92,23 @@ func skipExamples() {
 	}
 }
 
-// TestProgramTypes runs one program of every type. Its results are the support
-// table of the README.
+// haveLiveCarrier returns an error if this kernel cannot put a carrier in front of a
+// program.
+func haveLiveCarrier() error {
+	prog, err := nothing(ebpf.XDP)
+	if err != nil {
+		return err
+	}
+	defer prog.Close()
+	c, err := carrier.NewLive(prog, carrier.LiveOptions{})
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// TestProgramTypes runs one program of every type. Its results are the support table
+// of docs/kernels.md.
 func TestProgramTypes(t *testing.T) {
 	arp := frame(64)
 	ipv4, ipv6 := udp4(somewhere, 53), udp6(53)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -25,6 +26,20 @@ func (c CPU) String() string {
 		return "the caller's CPU"
 	}
 	return "CPU " + strconv.Itoa(c.n)
+}
+
+// MarshalText returns what String does.
+func (c CPU) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText parses what String returns.
+func (c *CPU) UnmarshalText(text []byte) error {
+	digits, chosen := strings.CutPrefix(string(text), "CPU ")
+	n, _ := strconv.Atoi(digits)
+	if parsed := (CPU{n, chosen}); parsed.String() == string(text) {
+		*c = parsed
+		return nil
+	}
+	return noSuchWord("CPU", text)
 }
 
 // RawTracepoint runs a raw tracepoint program, once. Since Linux 5.10. See

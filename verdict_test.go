@@ -125,6 +125,11 @@ func TestTextOfVerdicts(t *testing.T) {
 	roundTrip(t, NFDrop, NFAccept, 2)
 	roundTrip(t, SightWhole, SightPart, SightUnknown, 3)
 	roundTrip(t, RanNo, RanMaybe, RanYes, 255)
+	roundTrip(t, LimitCPU, LimitRate, LimitDispatcher, 3)
+	roundTrip(t, NFPreRouting, NFLocalIn, NFForward, NFLocalOut, NFPostRouting, 5, 255)
+	roundTrip(t, NFIPv4, NFIPv6, 0, 7)
+	roundTrip(t, FlowParse1stFrag, FlowStopAtFlowLabel, FlowStopAtEncap, 0, 7, 8, FlowStopAtEncap|1<<31, math.MaxUint32)
+	roundTrip(t, CPU{}, OnCPU(0), OnCPU(3), OnCPU(-1))
 	text, err := json.Marshal(&Error{Request: "XDP", Rule: "the program is nil", Err: unix.EINVAL})
 	if string(text) != `"progrun: XDP: the program is nil: invalid argument"` || err != nil {
 		t.Errorf("an error marshals as %s, %v", text, err)

@@ -110,6 +110,59 @@ func ExampleProfile_Files() {
 	// lines.c:117 never jumped
 }
 
+// Reset begins anew, here for the second of two packets. Merge adds up the profiles.
+func ExampleCounters_Reset() {
+	spec, err := loadLines()
+	if err != nil {
+		log.Fatal(err)
+	}
+	counters, err := cover.Instrument(spec, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer counters.Close()
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		log.Fatal(counters.Explain(err))
+	}
+	defer coll.Close()
+
+	total := &cover.Profile{}
+	for _, first := range []byte{4, 13} {
+		packet := make([]byte, 64)
+		packet[0] = first
+		if _, err := (progrun.XDP{Packet: packet}).Run(coll.Programs["lines"]); err != nil {
+			log.Fatal(err)
+		}
+		profile, err := counters.Profile()
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("packet", first, lines(profile))
+		total.Merge(profile)
+		if err := counters.Reset(); err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Println("both", lines(total))
+	// total.WriteLCOV writes a report for genhtml.
+
+	// Output:
+	// packet 4 19 of 43 lines, 44.2 %
+	// packet 13 19 of 43 lines, 44.2 %
+	// both 21 of 43 lines, 48.8 %
+}
+
+// lines returns the coverage of lines.c.
+func lines(p *cover.Profile) cover.Count {
+	for _, file := range p.Files() {
+		if filepath.Base(file.Name) == "lines.c" {
+			return file.Count()
+		}
+	}
+	return cover.Count{}
+}
+
 // Each process of a test suite leaves its profile in a folder. ReadDir merges them,
 // as the command bpfcover does.
 func ExampleReadDir() {

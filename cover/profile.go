@@ -36,6 +36,17 @@ func (s State) String() string {
 // MarshalText returns what String does.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText parses what String returns for the three states.
+func (s *State) UnmarshalText(text []byte) error {
+	for state := NotReached; state <= Reached; state++ {
+		if state.String() == string(text) {
+			*s = state
+			return nil
+		}
+	}
+	return fmt.Errorf("cover: there is no state %q", text)
+}
+
 // Profile records which lines, functions and branches of programs ran. The zero
 // value is empty and ready for Merge.
 type Profile struct {

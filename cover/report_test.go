@@ -208,3 +208,21 @@ func TestLocate(t *testing.T) {
 		}
 	}
 }
+
+// TestStateText marshals states as text and back.
+func TestStateText(t *testing.T) {
+	for _, s := range []State{NotReached, Unknown, Reached} {
+		text, err := json.Marshal(s)
+		if want := `"` + s.String() + `"`; err != nil || string(text) != want {
+			t.Errorf("got %s, %v, want %s", text, err, want)
+		}
+		var back State
+		if err := json.Unmarshal(text, &back); err != nil || back != s {
+			t.Errorf("%s came back as %v, %v", text, back, err)
+		}
+	}
+	var s State
+	if err := s.UnmarshalText([]byte("State(3)")); err == nil {
+		t.Errorf("State(3) was taken for %v", s)
+	}
+}

@@ -1,6 +1,7 @@
 package progruntest_test
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"log"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/progrun/progrun"
+	"github.com/progrun/progrun/cover"
 	"github.com/progrun/progrun/progruntest"
 	"github.com/vishvananda/netlink"
 )
@@ -144,6 +146,24 @@ func ExampleNetNS_Do() {
 		fmt.Println(progruntest.Run(t, coll.Programs["tc_mark"], req).Verdict)
 	})
 	// Output: TC_ACT_OK
+}
+
+// Live frames run in the namespace, whatever the thread of the test is in.
+func ExampleNetNS_Fd() {
+	t := new(exampleT)
+	defer t.end()
+
+	ns := progruntest.NewNetNS(t)
+	coll := progruntest.NewCollection(t, spec("xdp", "xdp_drop"))
+	stats, err := progrun.Live{Packet: packet, Frames: 100, NetNS: ns.Fd()}.Run(context.Background(), coll.Programs["xdp_drop"])
+	progruntest.Need(t, err)
+	fmt.Println(stats.Frames, progruntest.Sum[uint64](t, coll.Maps["frames"], uint32(0)))
+	// Output: 100 100
+}
+
+// This belongs into TestMain, before the tests run.
+func ExampleCover() {
+	progruntest.Cover(cover.Options{Branches: true, Skip: []string{"huge"}})
 }
 
 func ExampleBenchmark() {

@@ -2,6 +2,7 @@ package progruntest
 
 import (
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/progrun/progrun"
 )
 
 // asChild in the environment has tests run that are parts of others: those
@@ -22,9 +24,14 @@ const asChild = "PROGRUNTEST_AS_CHILD"
 func TestMain(m *testing.M) {
 	errFirstThread = visitFromFirstThread()
 	flag.Parse()
-	if os.Geteuid() != 0 && flag.Lookup("test.skip").Value.String() == "" {
-		fmt.Println("the examples load BPF programs: run the tests as root")
-		flag.Set("test.skip", "^Example") // which cannot skip themselves
+	if flag.Lookup("test.skip").Value.String() == "" { // examples cannot skip themselves
+		if os.Geteuid() != 0 {
+			fmt.Println("the examples load BPF programs: run the tests as root")
+			flag.Set("test.skip", "^Example")
+		} else if errors.Is(progrun.HaveXDPLiveFrames(), ebpf.ErrNotSupported) {
+			fmt.Println("this kernel cannot run the example of NetNS.Fd")
+			flag.Set("test.skip", "^ExampleNetNS_Fd$")
+		}
 	}
 	os.Exit(m.Run())
 }
