@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"testing"
 	"unsafe"
 
@@ -18,6 +19,29 @@ import (
 type field struct {
 	offset, size int
 	value        any
+}
+
+// TestSKBFields checks that every field of SKB has a place in __sk_buff, from which it
+// comes back.
+func TestSKBFields(t *testing.T) {
+	for i := range reflect.TypeFor[SKB]().NumField() {
+		var s SKB
+		switch f := reflect.ValueOf(&s).Elem().Field(i); f.Kind() {
+		case reflect.Array:
+			f.Index(f.Len() - 1).SetUint(7)
+		case reflect.Int:
+			f.SetInt(7)
+		default:
+			f.SetUint(7)
+		}
+		var b skBuff
+		if b.encode(&s, 0); b == (skBuff{}) {
+			t.Errorf("encode leaves out %s", reflect.TypeFor[SKB]().Field(i).Name)
+		}
+		if back := b.decode(); back != s {
+			t.Errorf("decode returns %+v, want %+v", back, s)
+		}
+	}
 }
 
 // golden lays out fields in n bytes, the rest zeros.

@@ -130,6 +130,15 @@ func TestProgramKinds(t *testing.T) {
 			t.Errorf("%s: a context of %d bytes does not fit in a call", k.request, k.ctxSize)
 		}
 	}
+	packets := typesWith(t, "packetIn")
+	for _, k := range programKinds {
+		if k.types&packetTypes != 0 && !slices.Contains(packets, k.request) {
+			t.Errorf("Any runs programs of %s, which is no PacketRequest", k.request)
+		}
+		if k.types&^packetTypes != 0 && slices.Contains(packets, k.request) {
+			t.Errorf("Any does not run all programs of %s, which is a PacketRequest", k.request)
+		}
+	}
 	for _, name := range requestTypes(t) {
 		known := slices.ContainsFunc(programKinds[:], func(k programKind) bool { return k.request == name })
 		if !known && !slices.Contains([]string{"Any", "Raw", "Live"}, name) { // these run programs of other rows

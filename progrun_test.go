@@ -113,6 +113,7 @@ func TestProgramTypes(t *testing.T) {
 	arp := frame(64)
 	ipv4, ipv6 := udp4(somewhere, 53), udp6(53)
 	verdict := func(v fmt.Stringer, err error) (string, error) { return v.String(), err }
+	var tried programTypes
 	for _, c := range []struct {
 		name, file, program string
 		typ                 ebpf.ProgramType
@@ -184,6 +185,7 @@ func TestProgramTypes(t *testing.T) {
 		{"Tracing/fexit", "tracing", "fexit_test", ebpf.Tracing, runTracing, "0 0"},
 		{"Tracing/fmod_ret", "tracing", "fmod_ret_test", ebpf.Tracing, runTracing, "2 33"},
 	} {
+		tried |= 1 << c.typ
 		t.Run(c.name, func(t *testing.T) {
 			o := load(t, c.file, c.program)
 			if c.typ == ebpf.Tracing {
@@ -207,6 +209,11 @@ func TestProgramTypes(t *testing.T) {
 				t.Errorf("ran, but the probe says %v", err)
 			}
 		})
+	}
+	for _, k := range programKinds {
+		if k.types&^tried != 0 {
+			t.Errorf("%s: not all of its program types have a case here", k.request)
+		}
 	}
 }
 
