@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// anyCase is a program, and what the request for its type makes of a packet.
+// anyCase has a program, and a function that runs it by the request for its type.
 type anyCase struct {
 	file, program string
 	run           func(packet []byte, prog *ebpf.Program) (verdict string, out []byte, err error)
@@ -53,8 +53,8 @@ func anyCases() []anyCase {
 	}
 }
 
-// TestAny gives what the request for the program's type gives, allocates nothing,
-// and goes with Batch and Measure.
+// TestAny compares Any with the request for the program's type. It also checks that Any
+// allocates nothing, and works with Batch and Measure.
 func TestAny(t *testing.T) {
 	packets := traffic(t)
 	for _, c := range anyCases() {
@@ -136,8 +136,8 @@ func TestAnyVerdict(t *testing.T) {
 	}
 }
 
-// TestAnyRefuses names the types that take packets, and the errors of the request
-// that it stands for.
+// TestAnyRefuses checks that errors name the types that take packets, or come from the
+// request for the type.
 func TestAnyRefuses(t *testing.T) {
 	for _, c := range []struct {
 		file, program, text string

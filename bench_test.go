@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// BenchmarkRun is one run of each type, beside the system call that it comes down
-// to: benchstat -col /by compares the two.
+// BenchmarkRun measures one run of each type, and its system call alone. benchstat -col
+// /by compares the two.
 func BenchmarkRun(b *testing.B) {
 	for _, c := range floorCases() {
 		b.Run("case="+slug(c.name), func(b *testing.B) {
@@ -22,8 +22,8 @@ func BenchmarkRun(b *testing.B) {
 	}
 }
 
-// BenchmarkBatch is a batch of packets, for their verdicts and with their outputs,
-// beside a loop of the system call. ns/input is what compares.
+// BenchmarkBatch measures batches of packets, with and without outputs, and a loop of
+// the system call. Compare ns/input.
 func BenchmarkBatch(b *testing.B) {
 	o := load(b, "xdp", "xdp_pass")
 	floor := floorCase{floor: newAttr(uint32(o.FD()), frame(64), nil, nil, nil, 0, 0)}
@@ -53,7 +53,8 @@ func BenchmarkBatch(b *testing.B) {
 	}
 }
 
-// BenchmarkLive runs live frames that are dropped, b.N of them by one worker, held.
+// BenchmarkLive runs b.N live frames, which are dropped. One worker runs them, with a
+// held program.
 func BenchmarkLive(b *testing.B) {
 	need(b, HaveXDPLiveFrames())
 	o := load(b, "xdp", "xdp_drop")

@@ -2,5 +2,5 @@
 
 package progrun
 
-// cgo is whether the test binary may call C.
+// cgo reports whether the test binary uses cgo.
 const cgo = true

@@ -14,8 +14,8 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// field is one field of a context or of the attr: where it lies and what it
-// holds, a number in the byte order of the machine or bytes.
+// field is a field of a context or of the attr. Its value is a number in the byte order
+// of the machine, or bytes.
 type field struct {
 	offset, size int
 	value        any
@@ -44,7 +44,7 @@ func TestSKBFields(t *testing.T) {
 	}
 }
 
-// golden lays out fields in n bytes, the rest zeros.
+// golden returns n bytes with these fields, and zeros elsewhere.
 func golden(t *testing.T, n int, fields []field) []byte {
 	t.Helper()
 	b := make([]byte, n)
@@ -58,8 +58,8 @@ func golden(t *testing.T, n int, fields []field) []byte {
 		case int:
 			put(at, uint64(v))
 		case unsafe.Pointer:
-			// 64 bits on every machine, so that a 32-bit program and a 64-bit
-			// kernel agree.
+			// A pointer has 64 bits on every machine, so that a 32-bit program agrees
+			// with a 64-bit kernel.
 			binary.NativeEndian.PutUint64(at, uint64(uintptr(v)))
 		default:
 			t.Fatalf("a field of type %T", v)
@@ -82,8 +82,8 @@ func wantBytes(t *testing.T, what string, got, want []byte) {
 	}
 }
 
-// TestGoldenSizes are those of the kernel's structs on every 64-bit machine,
-// whatever machine this is.
+// TestGoldenSizes compares sizes with those of the kernel's structs on 64-bit machines.
+// They are the same on any machine.
 func TestGoldenSizes(t *testing.T) {
 	for _, c := range []struct {
 		name      string
@@ -105,8 +105,8 @@ func TestGoldenSizes(t *testing.T) {
 	}
 }
 
-// sink keeps what a test compares the addresses of on the heap, where nothing
-// moves it.
+// sink keeps variables on the heap, where nothing moves them, so that a test can
+// compare their addresses.
 var sink []byte
 
 func heap(b []byte) []byte {
@@ -114,8 +114,8 @@ func heap(b []byte) []byte {
 	return b
 }
 
-// TestGoldenAttr compares the attr of each request with what it must be, and
-// what its pointers point to with the request.
+// TestGoldenAttr compares the attr of each request, and what its pointers point to,
+// with known bytes.
 func TestGoldenAttr(t *testing.T) {
 	const fd = 0x01020304
 	packet, out := heap(frame(64)), heap(make([]byte, 100))
@@ -181,7 +181,7 @@ func TestGoldenAttr(t *testing.T) {
 	}
 }
 
-// TestGoldenRaw has every field of the attr, and bytes for a later kernel's.
+// TestGoldenRaw sets every field of the attr, and bytes for fields of later kernels.
 func TestGoldenRaw(t *testing.T) {
 	packet, out, in, back := heap(frame(64)), heap(make([]byte, 10)), heap(make([]byte, 20)), heap(make([]byte, 30))
 	raw := Raw{
@@ -197,7 +197,7 @@ func TestGoldenRaw(t *testing.T) {
 		{40, 4, 20}, {44, 4, 30}, {48, 8, ptr(in)}, {56, 8, ptr(back)},
 		{64, 4, 0x21222324}, {68, 4, 0x31323334}, {72, 4, 0x41424344}, {76, 14, "tail, and 14 b"},
 	}))
-	// Results lie where the kernel writes them.
+	// Results are at the offsets to which the kernel writes them.
 	copy(view(&a), golden(t, 40, []field{{4, 4, 77}, {12, 4, 88}, {36, 4, 99}}))
 	copy(view(&a)[44:], golden(t, 4, []field{{0, 4, 66}}))
 	if a.retval != 77 || a.dataSizeOut != 88 || a.duration != 99 || a.ctxSizeOut != 66 {
@@ -205,7 +205,7 @@ func TestGoldenRaw(t *testing.T) {
 	}
 }
 
-// TestGoldenXDPContext is struct xdp_md.
+// TestGoldenXDPContext compares contexts with struct xdp_md.
 func TestGoldenXDPContext(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -223,7 +223,7 @@ func TestGoldenXDPContext(t *testing.T) {
 	}
 }
 
-// TestGoldenSKBContext is struct __sk_buff, in and out.
+// TestGoldenSKBContext compares contexts with struct __sk_buff, as input and as output.
 func TestGoldenSKBContext(t *testing.T) {
 	full := SKB{
 		Mark: 0x01010101, Priority: 0x02020202, IngressIfindex: 0x03030303, Ifindex: 0x04040404,
@@ -246,7 +246,8 @@ func TestGoldenSKBContext(t *testing.T) {
 	var linear skBuff
 	linear.encode(&SKB{}, 0x1234)
 	wantBytes(t, "linear size", view(&linear), golden(t, 192, []field{{80, 4, 0x1234}}))
-	// The kernel says more than it takes: what a caller cannot set is dropped.
+	// The kernel returns more fields than it takes. decode leaves out those that a
+	// caller cannot set.
 	for i := range view(&ctx) {
 		view(&ctx)[i] = 0
 	}
@@ -256,7 +257,8 @@ func TestGoldenSKBContext(t *testing.T) {
 	}
 }
 
-// TestGoldenFlowKeys is struct bpf_flow_keys: flags in, the rest out.
+// TestGoldenFlowKeys compares flow keys with struct bpf_flow_keys. Flags are input, all
+// other fields are output.
 func TestGoldenFlowKeys(t *testing.T) {
 	in := flowKeys{flags: 0x01020304}
 	wantBytes(t, "flags", view(&in), golden(t, 56, []field{{48, 4, 0x01020304}}))
@@ -296,8 +298,8 @@ func TestGoldenFlowKeys(t *testing.T) {
 	}
 }
 
-// TestGoldenSkLookup is struct bpf_sk_lookup, with a remote port in network
-// byte order and a local one that is not.
+// TestGoldenSkLookup compares contexts with struct bpf_sk_lookup. The remote port is in
+// network byte order, and the local port is not.
 func TestGoldenSkLookup(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -324,7 +326,8 @@ func TestGoldenSkLookup(t *testing.T) {
 	}
 }
 
-// TestGoldenNetfilter is struct nf_hook_state, and the family that a packet has.
+// TestGoldenNetfilter compares contexts with struct nf_hook_state, and checks which
+// family a packet has.
 func TestGoldenNetfilter(t *testing.T) {
 	v4, v6 := udp4(somewhere, 53), udp6(53)
 	for _, c := range []struct {
@@ -343,7 +346,8 @@ func TestGoldenNetfilter(t *testing.T) {
 	}
 }
 
-// TestGoldenDummyOps is the arguments of bpf_dummy_ops: a pointer, then numbers.
+// TestGoldenDummyOps compares the arguments of bpf_dummy_ops: a pointer, and then
+// numbers.
 func TestGoldenDummyOps(t *testing.T) {
 	state := new(int32)
 	ctx := dummyOps{state: pointer{ptr: unsafe.Pointer(state)}, args: [11]uint64{1, 2, 3, 4}}
@@ -352,7 +356,7 @@ func TestGoldenDummyOps(t *testing.T) {
 	wantBytes(t, "NULL", view(&dummyOps{})[:8], make([]byte, 8))
 }
 
-// kernelTypes is the running kernel's own description of its types.
+// kernelTypes returns the running kernel's description of its types.
 func kernelTypes(t *testing.T) *btf.Spec {
 	t.Helper()
 	spec, err := btf.LoadKernelSpec()
@@ -365,11 +369,11 @@ func kernelTypes(t *testing.T) *btf.Spec {
 	return spec
 }
 
-// member is a field of one of the kernel's structs, in bytes.
+// member is a field of one of the kernel's structs. Offset and size are in bytes.
 type member struct{ offset, size int }
 
-// members collects the fields of a struct, also those of anonymous structs and
-// unions in it.
+// members collects the fields of a struct, and those of its anonymous structs and
+// unions.
 func members(t *testing.T, all map[string]member, in []btf.Member, base int) {
 	t.Helper()
 	for _, m := range in {
@@ -394,8 +398,8 @@ func members(t *testing.T, all map[string]member, in []btf.Member, base int) {
 	}
 }
 
-// TestKernelLayouts compares our structs with the running kernel's, field by
-// field. Fields that this kernel does not have yet are left out.
+// TestKernelLayouts compares our structs with those of the running kernel, field by
+// field. It leaves out fields that this kernel does not have.
 func TestKernelLayouts(t *testing.T) {
 	spec := kernelTypes(t)
 	var (
@@ -505,8 +509,8 @@ func TestKernelLayouts(t *testing.T) {
 	}
 }
 
-// kernelStruct gives the members and the size of a struct of the kernel, or of
-// the part of union bpf_attr that is for BPF_PROG_RUN.
+// kernelStruct returns the members and the size of a struct of the kernel, or of the
+// part of union bpf_attr for BPF_PROG_RUN.
 func kernelStruct(t *testing.T, spec *btf.Spec, name string) ([]btf.Member, int) {
 	t.Helper()
 	if name == "bpf_attr.test" {
@@ -528,8 +532,8 @@ func kernelStruct(t *testing.T, spec *btf.Spec, name string) ([]btf.Member, int)
 	return s.Members, int(s.Size)
 }
 
-// TestKernelDummyOps finds in the kernel what StructOps takes for granted: a
-// state of one int, and the number of arguments of each function.
+// TestKernelDummyOps checks two assumptions of StructOps against the kernel: the state
+// is one int, and each function has the known number of arguments.
 func TestKernelDummyOps(t *testing.T) {
 	spec := kernelTypes(t)
 	var state, ops *btf.Struct
@@ -551,7 +555,7 @@ func TestKernelDummyOps(t *testing.T) {
 	}
 }
 
-// TestGoldenPointer holds that a pointer has the same 64 bits as the number.
+// TestGoldenPointer checks that a pointer has the same 64 bits as the number.
 func TestGoldenPointer(t *testing.T) {
 	b := heap(make([]byte, 1))
 	p := newAttr(0, b, nil, nil, nil, 0, 0).dataIn

@@ -36,8 +36,8 @@ func TestErrorText(t *testing.T) {
 	}
 }
 
-// TestErrorIs finds the errno, what it stands for in other packages, and, where
-// the kernel lacks something, ebpf.ErrNotSupported next to it.
+// TestErrorIs checks that errors.Is finds the errno, and ebpf.ErrNotSupported too if
+// the kernel lacks a feature.
 func TestErrorIs(t *testing.T) {
 	_, err := XDP{}.Run(nil)
 	lacking := error(&Error{Request: "TC", Err: unsupported{unix.EINVAL}})
@@ -86,7 +86,7 @@ func TestErrorAs(t *testing.T) {
 	}
 }
 
-// TestErrorOfField tells what a program can act on, field by field.
+// TestErrorOfField checks each field of an Error on which a program can act.
 func TestErrorOfField(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	_, err := TC{Packet: frame(64), Context: SKB{WireLen: 40}}.Run(o.Program)

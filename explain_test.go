@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shot is an attr to fire at the kernel, with what the slices of Raw cannot
-// say: sizes without pointers, and pointers without sizes.
+// shot is an attr for the kernel. Unlike Raw, it can have sizes without pointers, and
+// pointers without sizes.
 type shot struct {
 	dataIn, dataOut, ctxIn, ctxOut                     []byte
 	dataSizeIn, dataSizeOut, ctxSizeIn, ctxSizeOut     uint32
@@ -70,22 +70,22 @@ func (s *shot) fire(prog *ebpf.Program) error {
 	return explain(errno, before)
 }
 
-// target is a type of program to fire at: one legal shot, and what is worth
-// varying about it.
+// target is a program type to test: a legal shot, and how to vary it.
 type target struct {
 	file, program string
 	legal         func() shot
 	ctx           []ctxField // of the context
 }
 
-// ctxField is a field of a context with values that are worth trying.
+// ctxField is a field of a context, with values to try.
 type ctxField struct {
 	name      string
 	off, size int
 	values    []uint64
 }
 
-// a packet of no known protocol, or of IPv4 where the type needs that.
+// legalShot returns a shot with a packet, which is legal for types that take it. ctx is
+// the size of the type's context.
 func legalShot(packet []byte, ctx int) shot {
 	s := shot{dataIn: packet, dataSizeIn: uint32(len(packet)), nullDataOut: true, nullCtxIn: true, nullCtxOut: true}
 	s.dataOut, s.ctxOut = make([]byte, roomy), make([]byte, 8192)
@@ -162,7 +162,7 @@ var targets = []target{
 	}, nil},
 }
 
-// entropy hands out choices, from the bytes of a fuzzer or from a generator.
+// entropy makes choices, from the bytes of a fuzzer or from a random generator.
 type entropy struct {
 	bytes []byte
 	rand  *rand.Rand
@@ -182,8 +182,8 @@ func (e *entropy) n(most int) int {
 
 func pick[T any](e *entropy, of ...T) T { return of[e.n(len(of))] }
 
-// edges are sizes of packets at the limits that there are: of live frames, of
-// linear parts, of a page, and of as many fragments as can be.
+// edges are sizes of packets near the limits: of live frames, of linear parts, of a
+// page, and of the most fragments.
 var edges = []int{
 	xdpLinear - 152, xdpLinear - 151, xdpLinear - 112, xdpLinear - 111, xdpLinear, xdpLinear + 1,
 	skbLinear, skbLinear + 1, pageSize, pageSize + 1,
@@ -191,10 +191,10 @@ var edges = []int{
 	skbLinear + defaultFrags*pageSize, skbLinear + defaultFrags*pageSize + 1,
 }
 
-// roomy is enough for what comes of any packet.
+// roomy is a size that is enough for the output of any packet.
 var roomy = 30 * pageSize
 
-// vary changes a few things about a legal shot.
+// vary changes a few parts of a legal shot.
 func (t *target) vary(e *entropy) shot {
 	s := t.legal()
 	page := uint32(pageSize)
@@ -212,7 +212,7 @@ func (t *target) vary(e *entropy) shot {
 			s.duration = 1
 		case 5:
 			s.tailBytes = 1
-		case 6: // data of other sizes
+		case 6: // other sizes of data
 			n := pick(e, append([]int{0, 1, 13, 14, 15, 19, 20, 33, 34, 40, 54, 100, 1500, 2*pageSize + 808, 22 * pageSize}, edges...)...)
 			old := s.dataIn
 			s.dataIn, s.dataSizeIn, s.nullDataIn = make([]byte, n), uint32(n), n == 0
@@ -224,25 +224,25 @@ func (t *target) vary(e *entropy) shot {
 				s.dataIn = append([]byte(nil), s.dataIn...)
 				binary.BigEndian.PutUint16(s.dataIn[12:], pick[uint16](e, ethPIP, ethPIPv6, 0x88b5, 0x8100, 0x0010))
 			}
-		case 9: // room for data
+		case 9: // room for an output
 			s.nullDataOut = pick(e, false, false, true)
 			s.dataSizeOut = pick(e, uint32(0), 1, 10, 55, 56, 63, 64, 1000, 5000, uint32(roomy))
 			if s.dataSizeOut == 0 {
-				s.nullDataOut = true // else the kernel writes without a bound
+				s.nullDataOut = true // otherwise the kernel would write without a limit
 			}
 		case 10: // a context
 			s.nullCtxIn, s.ctxSizeIn = false, pick(e, uint32(3), 8, 12, 16, 24, 48, 56, 72, 88, 96, 104, 192, 200, page, page+1)
 			if e.n(4) == 0 {
 				s.nullCtxIn = true
 			}
-		case 11: // without one
+		case 11: // no context
 			s.nullCtxIn, s.ctxSizeIn = true, pick(e, uint32(0), 0, 8)
-		case 12: // room for a context
+		case 12: // room for the context after the run
 			s.nullCtxOut, s.ctxSizeOut = false, pick(e, uint32(0), 1, 8, 24, 71, 72, 192, 8000)
 			if e.n(4) == 0 {
 				s.nullCtxOut = true
 			}
-		case 13: // something beyond the context's end
+		case 13: // bytes beyond the end of the context
 			if s.ctxSizeIn > 0 {
 				s.ctxIn[s.ctxSizeIn-1] = 1
 			}
@@ -264,13 +264,13 @@ func (t *target) vary(e *entropy) shot {
 	return s
 }
 
-// size is the size of the target's context.
+// size returns the size of the target's context.
 func (t *target) size() int {
 	last := t.ctx[len(t.ctx)-1]
 	return (last.off + last.size + 7) / 8 * 8
 }
 
-// settle sets the fields that a context cannot be without.
+// settle sets the fields that every context must have.
 func (t *target) settle(s *shot) {
 	if t.file == "xdp" {
 		put(s.ctxIn[4:8], uint64(s.dataSizeIn))
@@ -290,13 +290,13 @@ func put(b []byte, v uint64) {
 	}
 }
 
-// mend repairs just the field that an explanation names.
+// mend makes the field that an explanation names legal, and no other.
 func (t *target) mend(s *shot, field string) {
 	legal := t.legal()
 	switch field {
 	case "DataIn":
 		s.dataIn, s.dataSizeIn, s.nullDataIn = legal.dataIn, legal.dataSizeIn, legal.nullDataIn
-		if t.file == "xdp" && s.ctxSizeIn > 0 && !s.nullCtxIn { // metadata and linear size count from the data
+		if t.file == "xdp" && s.ctxSizeIn > 0 && !s.nullCtxIn { // metadata and linear size count from the start of the data
 			meta := binary.NativeEndian.Uint32(s.ctxIn)
 			if meta <= 4096 {
 				s.dataIn = make([]byte, meta+64)
@@ -369,7 +369,7 @@ func (t *target) mendContext(s *shot, name string) {
 	}
 }
 
-// tally is what came of firing at a target.
+// tally counts the outcomes of the shots at a target.
 type tally struct{ tried, refused, explained, wrong, unexplained int }
 
 func (c *tally) add(d tally) {
@@ -380,12 +380,12 @@ func (c *tally) add(d tally) {
 	c.unexplained += d.unexplained
 }
 
-// judge fires one shot: what the kernel refuses must be explained, and the
-// explanation must be true: with that field mended, the kernel takes the
-// request or refuses it for another field.
+// judge fires a shot. If the kernel refuses it, there must be an explanation, and it
+// must be true: when the named field is mended, the kernel takes the request, or
+// refuses it for another field.
 func (t *target) judge(tb testing.TB, prog *ebpf.Program, s shot) tally {
 	describe := func() string { return strings.ReplaceAll(fmt.Sprintf("%+v", s.terse()), " 0 0 0 0 0 0 0 0", " ..") }
-	fired := s // what the fired one says, before a program writes to its context
+	fired := s // a copy for the log, since a program writes to its context
 	fired.ctxIn = append([]byte(nil), s.ctxIn...)
 	err := fired.fire(prog)
 	if err == nil {
@@ -415,7 +415,7 @@ func (t *target) judge(tb testing.TB, prog *ebpf.Program, s shot) tally {
 	return tally{tried: 1, refused: 1, explained: 1}
 }
 
-// terse is a shot without its buffers.
+// terse returns a shot without its buffers, for the log.
 func (s shot) terse() shot {
 	s.dataIn, s.dataOut, s.ctxOut = s.dataIn[:min(len(s.dataIn), 14)], nil, nil
 	s.ctxIn = s.ctxIn[:min(len(s.ctxIn), int(s.ctxSizeIn), 200)]
@@ -431,8 +431,8 @@ func shotsOfEach() int {
 	return *shots
 }
 
-// TestDifferential has the kernel judge the explanations, in a network
-// namespace with an interface that nothing may hold on to afterwards.
+// TestDifferential tests the explanations against the kernel, in a network namespace.
+// Nothing may keep a reference to its interface afterwards.
 func TestDifferential(t *testing.T) {
 	wantQuietKernel(t)
 	for _, target := range targets {
@@ -458,8 +458,8 @@ func TestDifferential(t *testing.T) {
 	}
 }
 
-// TestEveryContextByte sets each byte of a context alone: whatever the kernel
-// refuses is explained, and names the byte or the field that it is in.
+// TestEveryContextByte sets each byte of a context, one at a time. If the kernel
+// refuses it, the explanation must name the byte or its field.
 func TestEveryContextByte(t *testing.T) {
 	for _, target := range targets {
 		if len(target.ctx) == 0 {
@@ -491,8 +491,8 @@ func TestEveryContextByte(t *testing.T) {
 	}
 }
 
-// judgeMany fires in the namespace of the calling thread, where the interface
-// 77 is a veth, which it adds and deletes.
+// judgeMany fires shots in the namespace of the calling thread. It adds the interface
+// 77, a veth, and deletes it.
 func (t *target) judgeMany(tb testing.TB, prog *ebpf.Program, shots int) (all tally) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.Index = "seventyseven", 77
@@ -520,8 +520,8 @@ func (t *target) judgeMany(tb testing.TB, prog *ebpf.Program, shots int) (all ta
 	return all
 }
 
-// wantQuietKernel holds that the kernel logs no complaint during a test, and
-// keeps no memory.
+// wantQuietKernel checks that the kernel logs no complaint during a test, and leaks no
+// memory.
 func wantQuietKernel(t *testing.T) {
 	t.Helper()
 	needPrivilege(t)
@@ -562,7 +562,7 @@ func complains(record string) bool {
 	return false
 }
 
-// TestComplaints has what kernels say when they are in trouble.
+// TestComplaints checks complains with records of kernels in trouble.
 func TestComplaints(t *testing.T) {
 	for record, want := range map[string]bool{
 		"4,1234,5678,-;------------[ cut here ]------------":                                 false,
@@ -579,7 +579,7 @@ func TestComplaints(t *testing.T) {
 	}
 }
 
-// kernelMemory is how much memory the kernel cannot give back, in KiB.
+// kernelMemory returns how much memory the kernel cannot reclaim, in KiB.
 func kernelMemory(t *testing.T) int {
 	t.Helper()
 	info, err := os.ReadFile("/proc/meminfo")
@@ -596,7 +596,7 @@ func kernelMemory(t *testing.T) int {
 	return 0
 }
 
-// typed is a request to try: legal, and as choices have it. Illegal ones may
+// typed is a type of request to try, legal or made from choices. An illegal request may
 // break several rules at once.
 type typed struct {
 	file, program string
@@ -610,7 +610,7 @@ var (
 	someRepeats = []int{0, 1, 2, 3, -1}
 )
 
-// somePacket is one of many sizes and protocols.
+// somePacket returns a packet of one of many sizes and protocols.
 func somePacket(e *entropy) []byte {
 	packet := make([]byte, someSizes[e.n(len(someSizes))])
 	if len(packet) >= ethHLen {
@@ -675,9 +675,9 @@ func runAny(req any, prog *ebpf.Program) error {
 	return err
 }
 
-// judge runs a typed request: what is refused names the field that is wrong,
-// and with just that field as in a legal request it is not refused for the
-// same reason again.
+// judge runs a typed request. If it is refused, the error must name the wrong field:
+// with only that field as in a legal request, it must not be refused again for the same
+// reason.
 func (c *typed) judge(t testing.TB, prog *ebpf.Program, req any) tally {
 	err := runAny(req, prog)
 	if err == nil {
@@ -708,7 +708,7 @@ func (c *typed) judge(t testing.TB, prog *ebpf.Program, req any) tally {
 	return tally{tried: 1, refused: 1, explained: 1}
 }
 
-// TestDifferentialTyped is TestDifferential with requests as users make them.
+// TestDifferentialTyped is like TestDifferential, with typed requests.
 func TestDifferentialTyped(t *testing.T) {
 	for _, c := range typedTargets {
 		t.Run(c.program, func(t *testing.T) {
@@ -732,7 +732,7 @@ func TestDifferentialTyped(t *testing.T) {
 	}
 }
 
-// FuzzRaw is TestDifferential with the choices of a fuzzer.
+// FuzzRaw is like TestDifferential, with the choices of a fuzzer.
 func FuzzRaw(f *testing.F) {
 	for i := range targets {
 		for choice := range 16 {
@@ -766,8 +766,8 @@ func FuzzRaw(f *testing.F) {
 	}
 }
 
-// TestRefusedBeforeTheCall holds that what the library refuses by itself the
-// kernel refuses too, but for what stands here with its reason.
+// TestRefusedBeforeTheCall checks that the kernel refuses what the library refuses
+// without asking it. The exceptions are listed here with their reasons.
 func TestRefusedBeforeTheCall(t *testing.T) {
 	reasons := map[string]string{
 		"Context.GSOSize":        "the kernel keeps the low 16 bits",
@@ -884,7 +884,7 @@ func rulesTable() string {
 	return b.String()
 }
 
-// errnoName returns the name of an errno that has two as the kernel has it.
+// errnoName returns the name of an errno. If there are two, it returns the kernel's.
 func errnoName(errno syscall.Errno) string {
 	if errno == unix.EOPNOTSUPP {
 		return "EOPNOTSUPP"
@@ -892,7 +892,7 @@ func errnoName(errno syscall.Errno) string {
 	return unix.ErrnoName(errno)
 }
 
-// TestSight has programs that cannot see all of their packet.
+// TestSight runs programs that can see all or a part of their packets.
 func TestSight(t *testing.T) {
 	need(t, HaveXDPMultiBuffer())
 	linear, frags := load(t, "xdp", "xdp_pass"), load(t, "xdp_frags", "xdp_frags_pass")
@@ -901,7 +901,7 @@ func TestSight(t *testing.T) {
 		n    int
 		want Sight
 	}{{linear, 64, SightWhole}, {frags, 64, SightWhole}, {linear, 2 * pageSize, SightPart}, {frags, 2 * pageSize, SightWhole}} {
-		for range 2 { // the second time from memory
+		for range 2 { // the second answer is a kept one
 			if res, err := (XDP{Packet: frame(c.n)}).Run(c.prog.Program); err != nil || res.Sight != c.want {
 				t.Errorf("%s on %d bytes: sight %s, %v, want %s", c.prog, c.n, res.Sight, err, c.want)
 			}
@@ -917,7 +917,7 @@ func TestSight(t *testing.T) {
 	}
 }
 
-// TestRawIgnored has fields that the kernel does not look at.
+// TestRawIgnored sets fields that the kernel ignores.
 func TestRawIgnored(t *testing.T) {
 	xdp, tp := load(t, "xdp", "xdp_pass"), load(t, "raw_tracepoint", "raw_tp_noargs")
 	for _, c := range []struct {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// probes are all of them, each with a run that needs what it asks for.
+// probes are all probes, each with a run that needs the feature.
 var probes = []struct {
 	name string
 	have func() error
@@ -48,7 +48,7 @@ var probes = []struct {
 	}},
 }
 
-// TestProbes compares what each probe says with what a run does.
+// TestProbes compares the answer of each probe with the result of a run.
 func TestProbes(t *testing.T) {
 	for _, c := range probes {
 		t.Run(c.name, func(t *testing.T) {
@@ -76,13 +76,13 @@ func compareProbe(t *testing.T, name, since string, has, ran error) {
 	wantError(t, ran, "progrun: ", ebpf.ErrNotSupported, RanNo)
 }
 
-// anew is a probe that has not been asked yet.
+// anew returns a probe that has not been asked yet.
 func anew(p *probe) *probe {
 	return &probe{name: p.name, typ: p.typ, since: p.since, ask: p.ask, yes: p.yes}
 }
 
-// TestProbesAgain holds that a probe asked anew says the same, leaves nothing
-// open, and that the answer is kept.
+// TestProbesAgain checks that a probe that is asked again gives the same answer, leaves
+// nothing open, and keeps its answer.
 func TestProbesAgain(t *testing.T) {
 	needPrivilege(t)
 	for _, c := range probes {
@@ -100,7 +100,7 @@ func TestProbesAgain(t *testing.T) {
 			if fresh.known.Load() == unknown {
 				t.Error("the answer was not kept")
 			}
-			// An answer that is kept costs nothing.
+			// A kept answer costs nothing.
 			if n := testing.AllocsPerRun(10, func() { first = c.have() }); first == nil && n != 0 && !raceEnabled {
 				t.Errorf("%v allocations for an answer that is known", n)
 			}
@@ -108,7 +108,7 @@ func TestProbesAgain(t *testing.T) {
 	}
 }
 
-// descriptors counts those of programs and maps that the process has open.
+// descriptors counts the descriptors of programs and maps in this process.
 func descriptors(t *testing.T) (n int) {
 	t.Helper()
 	files, err := os.ReadDir("/proc/self/fd")
@@ -123,11 +123,11 @@ func descriptors(t *testing.T) (n int) {
 	return n
 }
 
-// TestProbesWithoutPrivilege cannot find out, say so, and do not keep that for
-// an answer.
+// TestProbesWithoutPrivilege checks that probes without privilege return an error, and
+// keep no answer.
 func TestProbesWithoutPrivilege(t *testing.T) {
 	needPrivilege(t)
-	if prog, err := nothing(ebpf.XDP); err != nil { // has the loader find out what it needs to know
+	if prog, err := nothing(ebpf.XDP); err != nil { // the loader finds out what it needs to know
 		t.Fatal(err)
 	} else {
 		prog.Close()
@@ -157,15 +157,15 @@ func unprivileged(t *testing.T, f func()) {
 		if err = unix.Capset(&header, &none[0]); err == nil {
 			f()
 		}
-		return false // no other goroutine gets a thread without privilege
+		return false // the thread ends, so no other goroutine gets it
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestUnprivilegedExplanations has the program at hand tell what this kernel
-// lacks, where no other can be loaded.
+// TestUnprivilegedExplanations checks that explanations without privilege use the
+// caller's program to find out what this kernel lacks.
 func TestUnprivilegedExplanations(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	for _, c := range []struct {
@@ -198,7 +198,7 @@ func TestUnprivilegedExplanations(t *testing.T) {
 	}
 }
 
-// TestHaveProgramRun asks for every type that there is.
+// TestHaveProgramRun asks for every program type.
 func TestHaveProgramRun(t *testing.T) {
 	needPrivilege(t)
 	for typ := ebpf.UnspecifiedProgram; typ < 64; typ++ {
@@ -216,9 +216,9 @@ func TestHaveProgramRun(t *testing.T) {
 		default:
 			is := error(unix.EPERM)
 			if typ == ebpf.Tracing && errors.Is(err, unix.ENOMEM) {
-				is = unix.ENOMEM // what a kernel without a JIT says to every such program
+				is = unix.ENOMEM // a kernel without a JIT returns this for every such program
 			}
-			if bits.UintSize == 32 { // for which the loader cannot read a 64-bit kernel's types
+			if bits.UintSize == 32 { // the loader cannot read the types of a 64-bit kernel
 				is = err
 			}
 			wantError(t, err, "progrun: "+typ.String()+" programs: cannot find out whether this kernel runs them: ", is, RanNo)
@@ -228,8 +228,8 @@ func TestHaveProgramRun(t *testing.T) {
 	wantError(t, HaveProgramRun(1000), "no kernel is known to run them: not supported", ebpf.ErrNotSupported, RanNo)
 }
 
-// TestHaveProgramRunThatCannotBeLoaded tells a kernel that forbids a type from
-// one that cannot run it: some forbid tracing programs even to root.
+// TestHaveProgramRunThatCannotBeLoaded checks that a kernel that forbids a type does
+// not count as one that cannot run it. Some forbid tracing programs even to root.
 func TestHaveProgramRunThatCannotBeLoaded(t *testing.T) {
 	needPrivilege(t)
 	prog, err := nothing(ebpf.Tracing)
@@ -253,7 +253,8 @@ func TestHaveProgramRunThatCannotBeLoaded(t *testing.T) {
 	}
 }
 
-// TestRetry spaces out attempts that are in vain, and waits for one under way.
+// TestRetry checks that failed attempts become rarer, and that callers wait for an
+// attempt under way.
 func TestRetry(t *testing.T) {
 	var r retry
 	var at []int

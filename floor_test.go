@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// floorCase is a run and the system call that it comes down to.
+// floorCase is a request, and the system call that it makes.
 type floorCase struct {
 	name, file, program string
-	floor               attr // all but the program's descriptor
+	floor               attr // without the program's descriptor
 	run                 func(*ebpf.Program) error
 }
 
-// floorCases has one call of each type, and of TC one with a Repeat.
+// floorCases returns a case for each type, and one of TC with a Repeat.
 func floorCases() []floorCase {
 	packet, out := frame(64), make([]byte, 64, 32<<10)
 	mark := skBuff{mark: 9}
@@ -78,7 +78,7 @@ func floorCases() []floorCase {
 	}
 }
 
-// load loads the program of a case, and fills in the floor's descriptor.
+// load loads the program of a case, and sets the descriptor of the floor.
 func (c *floorCase) load(t testing.TB) *object {
 	if c.file == "xdp" {
 		need(t, HaveXDPContext())
@@ -88,20 +88,20 @@ func (c *floorCase) load(t testing.TB) *object {
 	return o
 }
 
-// runFloor makes the bare system call n times, with an attr that is there already.
+// runFloor makes the bare system call n times, with one attr.
 func (c *floorCase) runFloor(t testing.TB, n int) {
 	a := &c.floor
 	sizeOut, ctxSizeOut := a.dataSizeOut, a.ctxSizeOut
 	for range n {
 		a.dataSizeOut, a.ctxSizeOut = sizeOut, ctxSizeOut
 		_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_RUN, uintptr(unsafe.Pointer(a)), unsafe.Sizeof(*a))
-		if errno != 0 && errno != unix.EINTR { // nobody blocks signals here
+		if errno != 0 && errno != unix.EINTR { // signals are not blocked here
 			t.Fatal(errno)
 		}
 	}
 }
 
-// runMany runs a case n times.
+// runMany makes n runs of a case.
 func (c *floorCase) runMany(t testing.TB, prog *ebpf.Program, n int) {
 	for range n {
 		if err := c.run(prog); err != nil {
@@ -110,9 +110,9 @@ func (c *floorCase) runMany(t testing.TB, prog *ebpf.Program, n int) {
 	}
 }
 
-// TestFloor holds that a run costs little more than its system call: medians of
-// paired ratios, for single ones mean nothing on a busy machine. The bench module
-// measures this finely.
+// TestFloor checks that a run takes little longer than its system call. It compares
+// medians of paired ratios, since single ratios mean nothing on a busy machine. The
+// bench module measures this precisely.
 func TestFloor(t *testing.T) {
 	if emulated || raceEnabled {
 		t.Skip("speed is asserted on the machine itself, without the race detector")

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handedBack is the verdict as this kernel hands it back: before Linux 6.1
+// handedBack returns the verdict as this kernel returns it. Before Linux 6.1 that is
 // only whether it was BPF_OK.
 func handedBack(v FlowDissectorVerdict) FlowDissectorVerdict {
 	if v != FlowDissectorOK && lacks(flowVerdicts.result()) {
@@ -20,12 +20,12 @@ func handedBack(v FlowDissectorVerdict) FlowDissectorVerdict {
 	return v
 }
 
-// tagged puts a VLAN tag into a frame.
+// tagged returns a frame with a VLAN tag.
 func tagged(b []byte, vlan byte) []byte {
 	return append(append(append([]byte{}, b[:12]...), 0x81, 0, 0, vlan), b[12:]...)
 }
 
-// fragment makes an IPv4 frame a fragment.
+// fragment returns an IPv4 frame as a fragment.
 func fragment(b []byte, more bool, offset byte) []byte {
 	if more {
 		b[20] |= 0x20
@@ -34,7 +34,7 @@ func fragment(b []byte, more bool, offset byte) []byte {
 	return b
 }
 
-// fragment6 puts a fragment header into an IPv6 frame.
+// fragment6 returns an IPv6 frame with a fragment header.
 func fragment6(b []byte, more bool, offset byte) []byte {
 	h := []byte{b[20], 0, 0, offset << 3, 0, 0, 0, 1}
 	if more {
@@ -112,8 +112,8 @@ func TestFlowDissectorContinue(t *testing.T) {
 	}
 }
 
-// TestFlowDissectorVerdict hands back any number. 0 and 1 are those that an
-// older kernel says with another meaning.
+// TestFlowDissectorVerdict runs programs that return various numbers. Older kernels
+// return 0 and 1 with another meaning.
 func TestFlowDissectorVerdict(t *testing.T) {
 	needPrivilege(t)
 	for _, v := range []FlowDissectorVerdict{FlowDissectorOK, 1, FlowDissectorDrop, 7, 128, FlowDissectorContinue} {
@@ -132,7 +132,8 @@ func TestFlowDissectorVerdict(t *testing.T) {
 	}
 }
 
-// TestFlowDissectorOffsets are moved into the packet if they point outside.
+// TestFlowDissectorOffsets checks that the kernel moves offsets outside of the packet
+// into it.
 func TestFlowDissectorOffsets(t *testing.T) {
 	needPrivilege(t)
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
@@ -166,7 +167,7 @@ func TestFlowDissectorRepeat(t *testing.T) {
 	}
 }
 
-// TestFlowDissectorSizes are the smallest and largest packets that there are.
+// TestFlowDissectorSizes runs on the smallest and the largest packets.
 func TestFlowDissectorSizes(t *testing.T) {
 	o := load(t, "flow_dissector", "flow_dissect")
 	for i, n := range []int{14, 15, 64, os.Getpagesize()} {

@@ -27,7 +27,7 @@ var unrunnable struct {
 	list []string
 }
 
-// skipOnThisKernel skips a test for what the kernel lacks.
+// skipOnThisKernel skips a test because the kernel lacks what it needs.
 func skipOnThisKernel(t testing.TB, what string, err error) {
 	t.Helper()
 	unrunnable.Lock()
@@ -40,7 +40,7 @@ func skipOnThisKernel(t testing.TB, what string, err error) {
 
 func privileged() bool { return os.Geteuid() == 0 }
 
-// needPrivilege skips a test that loads programs where that is not allowed.
+// needPrivilege skips a test that loads programs if the process may not.
 func needPrivilege(t testing.TB) {
 	t.Helper()
 	if privileged() {
@@ -52,7 +52,7 @@ func needPrivilege(t testing.TB) {
 	t.Skip("loads BPF programs: run the tests as root")
 }
 
-// need skips a test that needs a feature this kernel does not have.
+// need skips a test if err says that the kernel lacks a feature.
 func need(t testing.TB, err error) {
 	t.Helper()
 	needPrivilege(t)
@@ -64,15 +64,15 @@ func need(t testing.TB, err error) {
 	}
 }
 
-// object is a program of testdata and its maps.
+// object is a program of testdata, with its maps.
 type object struct {
 	*ebpf.Program
 	maps     map[string]*ebpf.Map
 	counters *cover.Counters // nil unless coverage is wanted
 }
 
-// load loads one program of an object in testdata, with all maps. It skips
-// the test if this kernel does not know such programs.
+// load loads one program of an object in testdata, with all maps. It skips the test if
+// this kernel does not know such programs.
 func load(t testing.TB, file, program string) *object {
 	t.Helper()
 	needPrivilege(t)
@@ -84,7 +84,7 @@ func load(t testing.TB, file, program string) *object {
 	return o
 }
 
-// objectFile is the name of an object in testdata that fits this machine.
+// objectFile returns the file of an object in testdata for this machine.
 func objectFile(name string) string {
 	order := "bpfel"
 	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
@@ -107,7 +107,7 @@ func loadObject(file, program string) (*object, error) {
 		}
 	}
 	for name, m := range spec.Maps {
-		if m.Type == ebpf.StructOpsMap { // registering dummy ops is refused
+		if m.Type == ebpf.StructOpsMap { // the kernel refuses to register dummy ops
 			delete(spec.Maps, name)
 		}
 	}
@@ -124,7 +124,8 @@ func loadObject(file, program string) (*object, error) {
 	return &object{coll.Programs[program], coll.Maps, counters}, nil
 }
 
-// skipUnloadable tells what a kernel lacks from what is wrong with a test.
+// skipUnloadable skips the test if the kernel lacks such programs, and fails it
+// otherwise.
 func skipUnloadable(t testing.TB, file, program string, err error) {
 	t.Helper()
 	newer := map[string]string{
@@ -145,7 +146,8 @@ func skipUnloadable(t testing.TB, file, program string, err error) {
 	t.Fatalf("load %s of %s: %+v", program, file, err)
 }
 
-// tooMuchFor32Bits is whether cilium/ebpf could not read a 64-bit kernel's BTF.
+// tooMuchFor32Bits reports whether cilium/ebpf could not read the BTF of a 64-bit
+// kernel.
 func tooMuchFor32Bits(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "exceeds int")
 }
@@ -173,7 +175,7 @@ func set[T any](t testing.TB, o *object, name string, key uint32, value T) {
 	}
 }
 
-// get reads an entry of an array.
+// get returns an entry of an array.
 func get[T any](t testing.TB, o *object, name string, key uint32) T {
 	t.Helper()
 	var value T
@@ -183,7 +185,7 @@ func get[T any](t testing.TB, o *object, name string, key uint32) T {
 	return value
 }
 
-// sum reads an entry of a per-CPU array and adds it up.
+// sum returns the sum of an entry of a per-CPU array over all CPUs.
 func sum(t testing.TB, o *object, name string, key uint32) uint64 {
 	t.Helper()
 	var values []uint64
@@ -197,13 +199,13 @@ func sum(t testing.TB, o *object, name string, key uint32) uint64 {
 	return total
 }
 
-// runs is how often the program of an object ran, by its own count.
+// runs returns how often the program of an object ran, by the program's own count.
 func runs(t testing.TB, o *object) uint64 {
 	t.Helper()
 	return get[uint64](t, o, "runs", 0)
 }
 
-// wantError checks a refusal: its text, what it Is, and whether the program ran.
+// wantError checks the text of an error, what it Is, and whether the program ran.
 func wantError(t *testing.T, err error, text string, is error, ran Ran) {
 	t.Helper()
 	var e *Error
@@ -221,8 +223,8 @@ func wantError(t *testing.T, err error, text string, is error, ran Ran) {
 	}
 }
 
-// inNetNS runs f on a thread in a network namespace of its own, loopback down,
-// which is gone when f returns.
+// inNetNS runs f on a thread in a network namespace of its own, whose loopback is down.
+// The namespace is gone when f returns.
 func inNetNS(t testing.TB, f func()) {
 	t.Helper()
 	needPrivilege(t)
@@ -238,8 +240,8 @@ func inNetNS(t testing.TB, f func()) {
 	}
 }
 
-// frame is an Ethernet frame of n bytes to the zero address, which is that of
-// loopback, with an EtherType for local experiments.
+// frame returns an Ethernet frame of n bytes. Its addresses are zero, like that of
+// loopback, and its EtherType is for local experiments.
 func frame(n int) []byte {
 	b := make([]byte, n)
 	for i := ethHLen; i < n; i++ {
@@ -251,7 +253,7 @@ func frame(n int) []byte {
 	return b
 }
 
-// udp4 is a frame of 42 bytes and a payload, from 192.0.2.1:1234.
+// udp4 returns a frame with 42 bytes of headers and a payload, from 192.0.2.1:1234.
 func udp4(dst [4]byte, port uint16, payload ...byte) []byte {
 	n := 28 + len(payload)
 	b := []byte{0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x08, 0x00,
@@ -262,8 +264,8 @@ func udp4(dst [4]byte, port uint16, payload ...byte) []byte {
 	return append(b, payload...)
 }
 
-// udp6 is a frame of 62 bytes and a payload, from [2001:db8::1]:1234 to
-// [2001:db8::2]:port, without a UDP checksum.
+// udp6 returns a frame with 62 bytes of headers and a payload, from [2001:db8::1]:1234
+// to [2001:db8::2]:port, without a UDP checksum.
 func udp6(port uint16, payload ...byte) []byte {
 	n := 8 + len(payload)
 	b := []byte{0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x86, 0xdd,
@@ -274,7 +276,7 @@ func udp6(port uint16, payload ...byte) []byte {
 	return append(b, payload...)
 }
 
-// checksum is that of the Internet protocols.
+// checksum returns the checksum of the Internet protocols.
 func checksum(b []byte) uint16 {
 	var sum uint32
 	for i := 0; i+1 < len(b); i += 2 {
@@ -290,7 +292,7 @@ func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 var somewhere = [4]byte{198, 51, 100, 1}
 
-// mallocs is how many allocations f makes.
+// mallocs returns how many allocations f makes.
 func mallocs(f func()) int {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -299,8 +301,7 @@ func mallocs(f func()) int {
 	return int(after.Mallocs - before.Mallocs)
 }
 
-// inherit runs this test binary with a program as descriptor 3, and gives its
-// output.
+// inherit runs this test binary with a program as descriptor 3, and returns its output.
 func inherit(t *testing.T, o *object, what string) string {
 	t.Helper()
 	exe, err := os.Executable()
@@ -316,7 +317,7 @@ func inherit(t *testing.T, o *object, what string) string {
 	return string(out)
 }
 
-// descriptor is a file for a program, which another process can inherit.
+// descriptor returns a file for a program, which another process can inherit.
 func descriptor(t *testing.T, o *object) *os.File {
 	t.Helper()
 	fd, err := unix.FcntlInt(uintptr(o.FD()), unix.F_DUPFD_CLOEXEC, 0)
@@ -328,7 +329,7 @@ func descriptor(t *testing.T, o *object) *os.File {
 	return file
 }
 
-// unwrapped is the errno at the bottom of an error.
+// unwrapped returns the errno at the bottom of an error.
 func unwrapped(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {

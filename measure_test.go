@@ -42,8 +42,8 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// TestMeasureGrowsCheaply has many steps of an XDP program, none of which pays
-// for the XDP dispatcher.
+// TestMeasureGrowsCheaply measures an XDP program in many steps, none of which pays for
+// the XDP dispatcher.
 func TestMeasureGrowsCheaply(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	atBest(t, "2 ms of measuring take at most 200 ms", func() bool {
@@ -89,8 +89,8 @@ func TestMeasureFails(t *testing.T) {
 	}
 }
 
-// slowOnceMarked is a TC program that writes a field of its context which the kernel
-// does not hand back, and takes long where it finds it written.
+// slowOnceMarked returns a TC program that writes a field of its context that the
+// kernel does not return. The program takes long if it finds the field written.
 func slowOnceMarked(t *testing.T) *ebpf.Program {
 	t.Helper()
 	needPrivilege(t)
@@ -98,7 +98,7 @@ func slowOnceMarked(t *testing.T) *ebpf.Program {
 	insns := asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, queueMapping, asm.Word),
 		asm.Mov.Imm(asm.R3, 5),
-		asm.StoreMem(asm.R1, queueMapping, asm.R3, asm.Word), // old kernels take only registers
+		asm.StoreMem(asm.R1, queueMapping, asm.R3, asm.Word), // old kernels store only registers here
 		asm.Mov.Imm(asm.R0, 0),
 		asm.JEq.Imm(asm.R2, 0, "end"),
 	}
@@ -114,12 +114,12 @@ func slowOnceMarked(t *testing.T) *ebpf.Program {
 	return prog
 }
 
-// TestMeasureHiddenDrift has programs that do something else in their second run,
-// though the first hands back what went in.
+// TestMeasureHiddenDrift measures programs whose second run differs, although the first
+// run returns its input unchanged.
 func TestMeasureHiddenDrift(t *testing.T) {
 	tag := load(t, "tc", "tc_vlan")
 	programs := map[string]*ebpf.Program{"a VLAN tag beside the packet": tag.Program}
-	if !emulated { // where some instructions are as quick as many
+	if !emulated { // in emulation a few instructions take as long as many
 		programs["queue_mapping"] = slowOnceMarked(t)
 	}
 	for name, prog := range programs {
@@ -135,8 +135,8 @@ func TestMeasureHiddenDrift(t *testing.T) {
 	}
 }
 
-// TestMeasureSlowProgram has a program of which one run takes longer than there is
-// time for: it runs once.
+// TestMeasureSlowProgram measures a program of which one run takes longer than the
+// given time. It runs once.
 func TestMeasureSlowProgram(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	got, err := Measure(o.Program, TC{Packet: frame(64)}, 1)
@@ -145,8 +145,8 @@ func TestMeasureSlowProgram(t *testing.T) {
 	}
 }
 
-// TestMeasureInTime holds that steps grow within the time: with every run one
-// microsecond longer than the one before, too.
+// TestMeasureInTime checks that the steps stay within the given time, even if every run
+// takes a microsecond longer than the one before.
 func TestMeasureInTime(t *testing.T) {
 	for name, perRun := range map[string]func(i int) time.Duration{
 		"constant": func(int) time.Duration { return 20 },
@@ -170,7 +170,8 @@ func TestMeasureInTime(t *testing.T) {
 	}
 }
 
-// TestMeasurePercentiles holds that they lie between the fastest and the slowest run.
+// TestMeasurePercentiles checks that percentiles lie between the fastest and the
+// slowest run.
 func TestMeasurePercentiles(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	got, err := Measure(o.Program, TC{Packet: frame(64)}, 20*time.Millisecond)
@@ -250,7 +251,7 @@ func TestTimingAdd(t *testing.T) {
 	}
 }
 
-// TestTimingInWords is what a timing prints and marshals.
+// TestTimingInWords checks how a timing prints and marshals.
 func TestTimingInWords(t *testing.T) {
 	got := Timing{PerRun: 12, Runs: 3}
 	got.addFresh(40)
@@ -270,7 +271,7 @@ func TestTimingInWords(t *testing.T) {
 	}
 }
 
-// TestMeasureSaysWhyNotHeld runs a program that no interface takes.
+// TestMeasureSaysWhyNotHeld measures a program that no interface accepts.
 func TestMeasureSaysWhyNotHeld(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	held, err := Measure(o.Program, XDP{Packet: frame(64)}, time.Millisecond)

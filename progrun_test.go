@@ -222,7 +222,7 @@ func runTracing(p *ebpf.Program) (string, error) {
 	return fmt.Sprint(res.SideEffects, res.Return), err
 }
 
-// every is a legal request of each type, for tests that hold for all.
+// every has a legal request of each type, for tests of all types.
 var every = []struct {
 	file, program string
 	run           func(*ebpf.Program) error
@@ -310,8 +310,8 @@ func TestConcurrentRuns(t *testing.T) {
 	}
 }
 
-// TestStackGrowth runs at many depths of a stack that has to grow, with every
-// buffer on it: a pointer that the runtime did not take along would show.
+// TestStackGrowth runs requests at many depths of a growing stack, with all buffers on
+// it. A pointer that the runtime does not adjust would show.
 func TestStackGrowth(t *testing.T) {
 	xdp, tc := load(t, "xdp", "xdp_pass"), load(t, "tc", "tc_mark")
 	for range 50 {
@@ -323,7 +323,7 @@ func TestStackGrowth(t *testing.T) {
 	}
 }
 
-// runDeep calls itself with a frame large enough to make the stack grow often.
+// runDeep calls itself, with a frame large enough to make the stack grow often.
 func runDeep(xdp, tc *ebpf.Program, depth int) error {
 	var packet, out [256]byte
 	for i := range packet {
@@ -350,7 +350,7 @@ func runDeep(xdp, tc *ebpf.Program, depth int) error {
 	return runDeep(xdp, tc, depth-1)
 }
 
-// TestGarbageCollection runs while the collector does, all buffers fresh.
+// TestGarbageCollection runs requests with fresh buffers during garbage collections.
 func TestGarbageCollection(t *testing.T) {
 	xdp, sysc := load(t, "xdp", "xdp_pass"), load(t, "tc", "tc_mark")
 	stop := make(chan struct{})
@@ -382,7 +382,7 @@ func TestGarbageCollection(t *testing.T) {
 	}
 }
 
-// TestDroppedProgram has nothing but the request hold on to the program.
+// TestDroppedProgram runs a program to which only the request has a reference.
 func TestDroppedProgram(t *testing.T) {
 	needPrivilege(t)
 	for i := range 50 {
@@ -400,7 +400,7 @@ func TestDroppedProgram(t *testing.T) {
 	}
 }
 
-// TestAllocations holds that a run in steady state allocates nothing.
+// TestAllocations checks that a run in steady state allocates nothing.
 func TestAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates, and empties pools on purpose")
@@ -464,7 +464,7 @@ func TestAllocations(t *testing.T) {
 			}
 			run(10) // fills the pools
 			n := mallocs(func() { run(runs) })
-			// A few for what else goes on, and a collector that empties the pools.
+			// Other goroutines may allocate, and a collection empties the pools.
 			if n < c.want*runs || n > c.want*runs+runs/50 {
 				t.Errorf("%d allocations in %d runs, want %d a run", n, runs, c.want)
 			}
@@ -472,11 +472,11 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// inheritedProgram is the argument that makes the test binary run what it
-// inherited, in place of its tests.
+// inheritedProgram is the argument with which the test binary runs an inherited program
+// in place of its tests.
 const inheritedProgram = "run-inherited-program"
 
-// TestUnprivileged hands a loaded program to a process without a capability.
+// TestUnprivileged passes a loaded program to a process without any capability.
 func TestUnprivileged(t *testing.T) {
 	o := load(t, "xdp", "xdp_filter")
 	if got := inherit(t, o, inheritedProgram); got != "XDP_TX 53 bytes, loading: operation not permitted\n" {
@@ -490,8 +490,8 @@ func TestUnprivileged(t *testing.T) {
 	}
 }
 
-// withoutPrivilege gives up all privilege of this process, and opens the
-// program that it inherited.
+// withoutPrivilege drops all privileges of this process, and opens the program that it
+// inherited.
 func withoutPrivilege() *ebpf.Program {
 	err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(65534), syscall.Setuid(65534))
 	if err != nil {
@@ -506,7 +506,7 @@ func withoutPrivilege() *ebpf.Program {
 	return prog
 }
 
-// runInherited is the process of TestUnprivileged.
+// runInherited is the main function of the process of TestUnprivileged.
 func runInherited() {
 	prog := withoutPrivilege()
 	res, err := XDP{Packet: udp4(somewhere, 7, []byte("hello world")...)}.Run(prog)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRaw compares the escape hatch with the typed requests.
+// TestRaw compares Raw with the typed requests.
 func TestRaw(t *testing.T) {
 	tc := load(t, "tc", "tc_mark")
 	in := skBuff{mark: 7}
@@ -18,10 +18,10 @@ func TestRaw(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if TCVerdict(res.Retval) != TCActOK { // the second run found the mark of the first
+	if TCVerdict(res.Retval) != TCActOK { // the second run finds the mark of the first
 		t.Errorf("verdict %s", TCVerdict(res.Retval))
 	}
-	if res.DataSizeOut != 64 || res.CtxSizeOut < 184 || res.CtxSizeOut > 192 || // it has grown
+	if res.DataSizeOut != 64 || res.CtxSizeOut < 184 || res.CtxSizeOut > 192 || // later kernels have more fields
 		res.Duration <= 0 {
 		t.Errorf("got %+v", res)
 	}
@@ -90,7 +90,7 @@ func TestRawRefusals(t *testing.T) {
 	}
 }
 
-// TestRawUnknownXDPFlag has a flag that kernels before 5.18 ignore.
+// TestRawUnknownXDPFlag sets a flag that kernels before 5.18 ignore.
 func TestRawUnknownXDPFlag(t *testing.T) {
 	o := load(t, "xdp", "xdp_ctx")
 	raw := Raw{DataIn: frame(64), Flags: 1 << 20}
@@ -107,8 +107,8 @@ func TestRawUnknownXDPFlag(t *testing.T) {
 	}
 }
 
-// TestRawShortOutput has results that do not fit: all that fits is there, and
-// the error says that the program ran.
+// TestRawShortOutput runs with buffers that are too small. They hold as much as fits,
+// and the error says that the program ran.
 func TestRawShortOutput(t *testing.T) {
 	tc := load(t, "tc", "tc_verdict")
 	set(t, tc, "verdict", 0, uint32(5))

@@ -34,7 +34,8 @@ func TestRawTracepoint(t *testing.T) {
 	}
 }
 
-// TestRawTracepointWithoutArgs is legal if the program reads none.
+// TestRawTracepointWithoutArgs runs without arguments, which is legal if the program
+// reads none.
 func TestRawTracepointWithoutArgs(t *testing.T) {
 	o := load(t, "raw_tracepoint", "raw_tp_noargs")
 	for _, args := range [][]uint64{nil, {}, {1}} {
@@ -126,8 +127,8 @@ func TestRawTracepointRefusals(t *testing.T) {
 	}
 }
 
-// TestRawTracepointSleepable sends a program that sleeps to a CPU. It has too few
-// arguments for many a program, but not for this one.
+// TestRawTracepointSleepable sends a program that sleeps to a CPU. Its arguments are
+// fewer than many programs need, but enough for this one.
 func TestRawTracepointSleepable(t *testing.T) {
 	needPrivilege(t)
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refusing calls f on a thread on which the system call bpf fails with errno for
-// one command, or for all if cmd is -1.
+// refusing calls f on a thread where the system call bpf fails with errno, for one
+// command, or for all commands if cmd is -1.
 func refusing(t *testing.T, errno unix.Errno, cmd int, f func()) {
 	t.Helper()
 	needPrivilege(t)
@@ -42,7 +42,7 @@ func refusing(t *testing.T, errno unix.Errno, cmd int, f func()) {
 		if err = unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&filter)), 0, 0); err == nil {
 			f()
 		}
-		return false // the filter stays on the thread, so it ends
+		return false // the thread ends, since the filter stays on it
 	})
 	if err != nil {
 		t.Fatalf("install a seccomp filter: %v", err)
@@ -51,15 +51,15 @@ func refusing(t *testing.T, errno unix.Errno, cmd int, f func()) {
 
 var littleEndian = *(*byte)(unsafe.Pointer(&[]uint16{1}[0])) == 1
 
-// forgetBatchSize lets the next who asks for batch_size ask the kernel.
+// forgetBatchSize makes the next caller of askForBatchSize ask the kernel.
 func forgetBatchSize(t *testing.T) {
 	known := batchSizeKnown.Load()
 	batchSizeKnown.Store(unknown)
 	t.Cleanup(func() { batchSizeKnown.Store(known) })
 }
 
-// TestLiveFramesRefused has the system call refused: that is no lack of live
-// frames, and every request says the same.
+// TestLiveFramesRefused checks that a refused system call does not count as a lack of
+// live frames, and that every request returns the same error.
 func TestLiveFramesRefused(t *testing.T) {
 	o := load(t, "xdp", "xdp_drop")
 	for _, c := range []struct {
@@ -103,8 +103,8 @@ func TestLiveFramesRefused(t *testing.T) {
 	}
 }
 
-// TestProbesRefused holds that no probe takes a refusal, or a moment without
-// memory, for an answer.
+// TestProbesRefused checks that no probe keeps a refusal, or a lack of memory, as an
+// answer.
 func TestProbesRefused(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EPERM, unix.EACCES, unix.ENOSYS, unix.ENOMEM, unix.EMFILE, unix.EINVAL} {
 		for _, cmd := range []int{-1, unix.BPF_PROG_RUN, unix.BPF_PROG_LOAD} {
@@ -123,7 +123,7 @@ func TestProbesRefused(t *testing.T) {
 			refusing(t, errno, cmd, func() { err, typ = HaveXDPLiveFrames(), HaveProgramRun(ebpf.SchedCLS) })
 			for _, err := range []error{err, typ} {
 				if cmd == unix.BPF_PROG_LOAD && err != typ {
-					continue // it needs no program
+					continue // this probe needs no program
 				}
 				if err == nil || lacks(err) || !errors.Is(err, errno) {
 					t.Errorf("the kernel could not be asked (%v), but: %v", errno, err)
@@ -133,7 +133,7 @@ func TestProbesRefused(t *testing.T) {
 	}
 }
 
-// without descriptors calls f while the process can open no file.
+// withoutDescriptors calls f while the process can open no file.
 func withoutDescriptors(t *testing.T, f func()) {
 	t.Helper()
 	var before unix.Rlimit
@@ -153,7 +153,8 @@ func withoutDescriptors(t *testing.T, f func()) {
 	f()
 }
 
-// TestWithoutDescriptors runs first while no descriptor is left, and then again.
+// TestWithoutDescriptors runs requests while no descriptor is left, and again
+// afterwards.
 func TestWithoutDescriptors(t *testing.T) {
 	dissector, cgroup, xdp := load(t, "flow_dissector", "flow_dissect"), load(t, "cgroup_skb", "cgroup_ingress"), load(t, "xdp", "xdp_pass")
 	type seen struct {
@@ -194,7 +195,7 @@ func TestWithoutDescriptors(t *testing.T) {
 		t.Errorf("without descriptors: %+v", in)
 	}
 	var after seen
-	for range 20 { // it was asked in vain a few times, and is asked again soon
+	for range 20 { // after a few attempts that failed, the next one comes soon
 		after = run()
 	}
 	if after.verdict != FlowDissectorOK || after.cgroup == SightUnknown || HaveXDPMultiBuffer() == nil && after.frags != SightPart {
@@ -202,8 +203,8 @@ func TestWithoutDescriptors(t *testing.T) {
 	}
 }
 
-// TestReplacedResult has a program on the writable tracepoint bpf_test_finish
-// replace the results of this process.
+// TestReplacedResult has a program on the writable tracepoint bpf_test_finish replace
+// the results of this process.
 func TestReplacedResult(t *testing.T) {
 	xdp, tc := load(t, "xdp", "xdp_ctx"), load(t, "tc", "tc_mark")
 	for _, c := range []struct {
@@ -241,7 +242,7 @@ func TestReplacedResult(t *testing.T) {
 				}
 				is := c.is
 				if is == nil {
-					is = err // which is all that it is
+					is = err // it Is nothing else
 				}
 				wantError(t, err, "progrun: "+r.name+c.text, is, RanYes)
 				if c.is == nil && e.Err != nil {
@@ -255,8 +256,8 @@ func TestReplacedResult(t *testing.T) {
 	}
 }
 
-// replaceResults calls f while every BPF_PROG_RUN of this process that comes to
-// its end returns result.
+// replaceResults calls f. Meanwhile every BPF_PROG_RUN of this process that finishes
+// returns result.
 func replaceResults(t *testing.T, result int32, f func()) {
 	t.Helper()
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// manyRuns is a Repeat of some tenths of a second. Emulated machines are slow.
+// manyRuns is a Repeat that takes some tenths of a second. Emulated machines are slow.
 func manyRuns() int {
 	if os.Getenv("PROGRUN_KERNEL_MATRIX") != "" {
 		return 200_000
@@ -28,8 +28,8 @@ func manyRuns() int {
 	return 5_000_000
 }
 
-// signalStorm sends signals to the process and to each of its threads until it
-// is stopped, and gives how many it sent.
+// signalStorm sends signals to the process and to each of its threads until it is
+// stopped, and returns how many it sent.
 func signalStorm(t *testing.T) (stop func() int) {
 	t.Helper()
 	caught := make(chan os.Signal, 1)
@@ -59,13 +59,14 @@ func signalStorm(t *testing.T) (stop func() int) {
 	return func() int {
 		quit.Store(true)
 		wg.Wait()
-		// The signals stay caught: one that is still on its way would otherwise
+		// The signals stay caught, since one that is still on its way would otherwise
 		// end the process.
 		return int(sent.Load())
 	}
 }
 
-// TestRepeatUnderSignals runs exactly as often as asked, whatever signals come.
+// TestRepeatUnderSignals checks that a program runs exactly as often as asked, whatever
+// signals come.
 func TestRepeatUnderSignals(t *testing.T) {
 	tc, xdp := load(t, "tc", "tc_mark"), load(t, "xdp", "xdp_ctx")
 	stop := signalStorm(t)
@@ -92,8 +93,8 @@ func TestRepeatUnderSignals(t *testing.T) {
 	}
 }
 
-// TestSingleRunUnderSignals is not interrupted although signals are not
-// blocked for it, or are on kernels that would be.
+// TestSingleRunUnderSignals checks that signals do not interrupt a single run. They are
+// blocked only on kernels where they could.
 func TestSingleRunUnderSignals(t *testing.T) {
 	tc := load(t, "tc", "tc_mark")
 	stop := signalStorm(t)
@@ -109,8 +110,8 @@ func TestSingleRunUnderSignals(t *testing.T) {
 	}
 }
 
-// TestRepeatUnderProfiler has the CPU profiler send its signals, and other
-// goroutines give it a reason to.
+// TestRepeatUnderProfiler runs under the signals of the CPU profiler, which other
+// goroutines keep busy.
 func TestRepeatUnderProfiler(t *testing.T) {
 	tc := load(t, "tc", "tc_mark")
 	if err := pprof.StartCPUProfile(io.Discard); err != nil {
@@ -140,7 +141,7 @@ func TestRepeatUnderProfiler(t *testing.T) {
 	}
 }
 
-// signalMask is that of the calling thread.
+// signalMask returns the signal mask of the calling thread.
 func signalMask(t *testing.T) (mask unix.Sigset_t) {
 	t.Helper()
 	if err := unix.PthreadSigmask(unix.SIG_BLOCK, nil, &mask); err != nil {
@@ -149,8 +150,8 @@ func signalMask(t *testing.T) (mask unix.Sigset_t) {
 	return mask
 }
 
-// TestSignalMaskIsRestored after runs that block signals, after those that do
-// not, and after those that fail.
+// TestSignalMaskIsRestored checks the mask after runs that block signals, after runs
+// that do not, and after runs that fail.
 func TestSignalMaskIsRestored(t *testing.T) {
 	tc := load(t, "tc", "tc_mark")
 	runtime.LockOSThread()
@@ -159,7 +160,7 @@ func TestSignalMaskIsRestored(t *testing.T) {
 	defer unix.PthreadSigmask(unix.SIG_SETMASK, &original, nil)
 	one := unix.Sigset_t{}
 	one.Val[0] = 1 << (unix.SIGUSR2 - 1)
-	// None, and masks of the caller's own: one signal, and all.
+	// The caller has blocked no signal, one signal, or all.
 	for _, block := range []*unix.Sigset_t{{}, &one, allSignals()} {
 		if err := unix.PthreadSigmask(unix.SIG_BLOCK, block, nil); err != nil {
 			t.Fatal(err)
@@ -180,8 +181,8 @@ func TestSignalMaskIsRestored(t *testing.T) {
 	}
 }
 
-// TestThreadIsReleased holds that a run which was wired to a thread is not after
-// it: a goroutine that ends while it is wired takes its thread along.
+// TestThreadIsReleased checks that a goroutine is not locked to its thread after a run.
+// If it ended while it was locked, its thread would end too.
 func TestThreadIsReleased(t *testing.T) {
 	tc := load(t, "tc", "tc_mark")
 	first := tcThread(t, tc)
@@ -193,7 +194,7 @@ func TestThreadIsReleased(t *testing.T) {
 	}
 }
 
-// tcThread runs on a goroutine of its own and gives the thread it ran on.
+// tcThread makes a run on a new goroutine, and returns the thread that it ran on.
 func tcThread(t *testing.T, o *object) int {
 	done := make(chan int)
 	go func() {
@@ -205,8 +206,8 @@ func tcThread(t *testing.T, o *object) int {
 	return <-done
 }
 
-// TestAllThreadsSyscall interrupts every thread, which no blocking prevents: a
-// run is then cut short and says so, and nothing hangs.
+// TestAllThreadsSyscall interrupts every thread, which no mask prevents. A run is then
+// cut short and says so, and nothing hangs.
 func TestAllThreadsSyscall(t *testing.T) {
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno == syscall.ENOTSUP {
 		t.Skip("built with cgo: the Go runtime cannot interrupt all threads")
@@ -244,7 +245,8 @@ func TestAllThreadsSyscall(t *testing.T) {
 	}
 }
 
-// TestInterruptedSaysSo holds for an errno that no test can bring about at will.
+// TestInterruptedSaysSo checks the text for an errno that a test cannot produce at
+// will.
 func TestInterruptedSaysSo(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	a := newAttr(uint32(o.FD()), frame(64), nil, nil, nil, 0, 0)

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listen puts a listening TCP socket into the map that the program picks from,
-// and gives its cookie. Go's listeners speak MPTCP unless told otherwise, and
-// a sockmap does not take those.
+// listen puts a listening TCP socket into the map from which the program picks, and
+// returns its cookie. By default Go's listeners speak MPTCP, which a sockmap does not
+// take.
 func listen(t *testing.T, o *object, address string, reuseport bool) (cookie uint64) {
 	t.Helper()
 	var config net.ListenConfig
@@ -82,7 +82,7 @@ func TestSkLookup(t *testing.T) {
 	}
 }
 
-// TestSkLookupIPv6 picks a socket of the other family.
+// TestSkLookupIPv6 picks an IPv6 socket.
 func TestSkLookupIPv6(t *testing.T) {
 	o := load(t, "sk_lookup", "sk_lookup")
 	probe, err := net.Listen("tcp6", "[::1]:0")
@@ -97,8 +97,8 @@ func TestSkLookupIPv6(t *testing.T) {
 	}
 }
 
-// TestSkLookupReuseport fails after the run: the kernel would have to choose
-// among the sockets of the group.
+// TestSkLookupReuseport picks a socket of a reuseport group. The run fails after the
+// program ran, since the kernel would have to choose among the sockets.
 func TestSkLookupReuseport(t *testing.T) {
 	o := load(t, "sk_lookup", "sk_lookup")
 	listen(t, o, "127.0.0.1:0", true)
@@ -109,8 +109,8 @@ func TestSkLookupReuseport(t *testing.T) {
 	}
 }
 
-// TestSkLookupSeen shows what the program sees: addresses and the remote port
-// in network byte order, the local port in that of the machine.
+// TestSkLookupSeen checks what the program sees: addresses and the remote port in
+// network byte order, and the local port in the byte order of the machine.
 func TestSkLookupSeen(t *testing.T) {
 	o := load(t, "sk_lookup", "sk_lookup_seen")
 	for _, c := range []struct {

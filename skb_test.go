@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// skbFamily is each request of the family, for what holds for all of them.
+// skbFamily has each request of the family, for tests of all of them.
 var skbFamily = []struct {
 	request, file, program string
 	run                    func(*ebpf.Program, skbRequest) ([]byte, SKB, error)
@@ -73,12 +73,12 @@ func TestTCContext(t *testing.T) {
 	}
 }
 
-// TestSKBYoungerFields passes the fields that Linux 5.10 does not have yet.
+// TestSKBYoungerFields sets the fields that Linux 5.10 does not have.
 func TestSKBYoungerFields(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	for _, in := range []SKB{{IngressIfindex: 77}, {IngressIfindex: math.MaxInt32}, {IngressIfindex: overLarge(math.MaxUint32)}, {HWTStampNS: 1 << 40}} {
 		res, err := TC{Packet: frame(64), Context: in}.Run(o.Program)
-		if errors.Is(err, unix.EINVAL) && lacks(HaveXDPContext()) { // the next younger thing that can be asked for
+		if errors.Is(err, unix.EINVAL) && lacks(HaveXDPContext()) { // the next newer feature that can be probed
 			skipOnThisKernel(t, "TC with all fields of a context", err)
 		}
 		if err != nil {
@@ -91,7 +91,8 @@ func TestSKBYoungerFields(t *testing.T) {
 	}
 }
 
-// TestSKBHWTStampLacking has a kernel whose context ends before HWTStampNS say so.
+// TestSKBHWTStampLacking checks the error of a kernel whose context ends before
+// HWTStampNS.
 func TestSKBHWTStampLacking(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	_, err := TC{Packet: frame(64), Context: SKB{HWTStampNS: 1 << 40}}.Run(o.Program)
@@ -102,7 +103,7 @@ func TestSKBHWTStampLacking(t *testing.T) {
 	wantError(t, err, "", unix.E2BIG, RanNo)
 }
 
-// TestTCFields shows what the program sees of a context.
+// TestTCFields checks what the program sees of a context.
 func TestTCFields(t *testing.T) {
 	o := load(t, "tc", "tc_fields")
 	ctx := SKB{Priority: 3, Mark: 4, WireLen: 1000, GSOSegs: 2, GSOSize: 500}
@@ -126,8 +127,8 @@ func TestTCFields(t *testing.T) {
 	}
 }
 
-// TestTCPacketType comes from the destination address and the interface's,
-// which of loopback is zero.
+// TestTCPacketType checks that the packet type follows from the destination address and
+// the address of the interface, which is zero for loopback.
 func TestTCPacketType(t *testing.T) {
 	o := load(t, "tc", "tc_fields")
 	for first, want := range map[byte]uint32{0: unix.PACKET_HOST, 1: unix.PACKET_MULTICAST, 2: unix.PACKET_OTHERHOST} {
@@ -142,14 +143,14 @@ func TestTCPacketType(t *testing.T) {
 	}
 }
 
-// TestTCRewrite runs a program that rewrites addresses and checksums over a
-// capture, and checks the sums of what comes out.
+// TestTCRewrite runs a program that rewrites addresses and checksums on a capture, and
+// checks the checksums of the output.
 func TestTCRewrite(t *testing.T) {
 	o := load(t, "tc", "tc_rewrite")
 	rewritten := 0
 	for i, packet := range traffic(t) {
 		if binary.BigEndian.Uint16(packet[12:]) == ethPIP && len(packet) < 34 {
-			continue // refused by some kernels
+			continue // some kernels refuse it
 		}
 		if binary.BigEndian.Uint16(packet[12:]) == ethPIPv6 && len(packet) < 54 {
 			continue
@@ -191,8 +192,8 @@ func TestTCRewrite(t *testing.T) {
 	}
 }
 
-// transportSum is 0 for an IPv4 packet whose TCP or UDP checksum is right, and
-// 1 for what has none.
+// transportSum returns 0 for an IPv4 packet whose TCP or UDP checksum is right, and 1
+// for a packet without one.
 func transportSum(b []byte) uint16 {
 	ihl, total := int(b[14]&15)*4, int(binary.BigEndian.Uint16(b[16:]))
 	proto := b[23]
@@ -209,7 +210,7 @@ func transportSum(b []byte) uint16 {
 	return checksum(pseudo)
 }
 
-// TestTCTail grows a packet as far as the kernel lets it, and shrinks it.
+// TestTCTail grows a packet as far as the kernel allows, and shrinks it.
 func TestTCTail(t *testing.T) {
 	o := load(t, "tc", "tc_tail")
 	grown := 4*pageSize - tailroom // SKB_MAX_ALLOC
@@ -268,8 +269,8 @@ func TestTCChecksumComplete(t *testing.T) {
 	wantError(t, err, "progrun: TC.ChecksumComplete: true: after the run the checksum no longer matches the packet, or a helper has discarded it: bad message", unix.EBADMSG, RanYes)
 }
 
-// skbLinear is how much of an skb can be linear: what NET_SKB_PAD, NET_IP_ALIGN
-// and the tailroom leave of a page.
+// skbLinear returns how much of an skb can be linear: a page without NET_SKB_PAD,
+// NET_IP_ALIGN and the tailroom.
 var skbLinear = func() int {
 	headroom := 64
 	switch runtime.GOARCH {
@@ -281,7 +282,7 @@ var skbLinear = func() int {
 	return pageSize - headroom - tailroom
 }()
 
-// TestTCLinearSize runs on skbs with a part that is not linear.
+// TestTCLinearSize runs on skbs that are not linear.
 func TestTCLinearSize(t *testing.T) {
 	need(t, HaveNonLinearSKB())
 	o := load(t, "tc", "tc_linear")
@@ -311,7 +312,7 @@ func TestTCLinearSize(t *testing.T) {
 	}
 }
 
-// TestSKBLinearSizeLacking says of a kernel that it has no such thing.
+// TestSKBLinearSizeLacking checks the error of a kernel that has only linear skbs.
 func TestSKBLinearSizeLacking(t *testing.T) {
 	needPrivilege(t)
 	if !lacks(HaveNonLinearSKB()) {
@@ -355,14 +356,14 @@ func TestSocketFilter(t *testing.T) {
 	}
 }
 
-// withoutEthernet is the packet as it comes out of programs that do not see
-// its Ethernet header.
+// withoutEthernet returns the packet as it comes out of programs that do not see its
+// Ethernet header.
 func withoutEthernet(packet []byte) []byte {
 	return append(make([]byte, ethHLen), packet[ethHLen:]...)
 }
 
-// cgroupSKBReadsPackets is whether cgroup_skb programs have direct access to
-// a packet under BPF_PROG_RUN: since Linux 6.14, data_end is where it should be.
+// cgroupSKBReadsPackets reports whether cgroup_skb programs have direct access to a
+// packet under BPF_PROG_RUN. They do since Linux 6.14.
 func cgroupSKBReadsPackets(t *testing.T) bool {
 	t.Helper()
 	needPrivilege(t)
@@ -389,8 +390,8 @@ func cgroupSKBReadsPackets(t *testing.T) bool {
 	return res.Verdict == CGroupSKBAllow
 }
 
-// TestCGroupSKB has filters that read the packet directly. Kernels before 6.14
-// show them an empty one, so that they refuse all.
+// TestCGroupSKB runs filters that read the packet directly. Before Linux 6.14 they find
+// it empty, and so refuse all packets.
 func TestCGroupSKB(t *testing.T) {
 	congested := udp4(somewhere, 53)
 	congested[15] |= 3
@@ -427,7 +428,7 @@ func TestCGroupSKB(t *testing.T) {
 	}
 }
 
-// TestCGroupSKBVerdict has the four verdicts of egress programs.
+// TestCGroupSKBVerdict checks the four verdicts of egress programs.
 func TestCGroupSKBVerdict(t *testing.T) {
 	needPrivilege(t)
 	for want := range CGroupSKBVerdict(4) {
@@ -470,7 +471,7 @@ func TestLWT(t *testing.T) {
 	}
 }
 
-// TestLWTPush puts a packet into another.
+// TestLWTPush puts a packet into another one.
 func TestLWTPush(t *testing.T) {
 	o := load(t, "lwt", "lwt_in_push")
 	in := udp4(somewhere, 53, 1, 2, 3)
@@ -492,8 +493,8 @@ func TestLWTPush(t *testing.T) {
 	}
 }
 
-// TestLWTXmit gives a packet an Ethernet header, behind the one of zeros that
-// these programs do not see.
+// TestLWTXmit adds an Ethernet header to a packet, after the header of zeros that these
+// programs do not see.
 func TestLWTXmit(t *testing.T) {
 	o := load(t, "lwt", "lwt_xmit_head")
 	in := udp4(somewhere, 53, 1, 2, 3)
@@ -510,7 +511,7 @@ func TestLWTXmit(t *testing.T) {
 	}
 }
 
-// TestSKBOut follows an output buffer; see TestXDPOut.
+// TestSKBOut checks how output buffers are used. See TestXDPOut.
 func TestSKBOut(t *testing.T) {
 	for _, c := range skbFamily {
 		o := load(t, c.file, c.program)
@@ -533,7 +534,8 @@ func TestSKBOut(t *testing.T) {
 	}
 }
 
-// TestSKBNoOutput gives the verdict alone, and leaves Out alone.
+// TestSKBNoOutput checks that NoOutput returns the verdict only, and leaves Out as it
+// is.
 func TestSKBNoOutput(t *testing.T) {
 	for _, c := range skbFamily {
 		o := load(t, c.file, c.program)
@@ -551,7 +553,7 @@ func TestSKBNoOutput(t *testing.T) {
 	}
 }
 
-// TestSKBRepeat shows that packet and context are not reset between runs.
+// TestSKBRepeat checks that the kernel does not reset packet and context between runs.
 func TestSKBRepeat(t *testing.T) {
 	mark := load(t, "tc", "tc_mark")
 	res, err := TC{Packet: frame(64), Context: SKB{Mark: 7}, Repeat: 3}.Run(mark.Program)
@@ -583,7 +585,7 @@ func TestSKBRepeat(t *testing.T) {
 	}
 }
 
-// TestSKBSmallPackets runs on the smallest packets that there are.
+// TestSKBSmallPackets runs on the smallest packets.
 func TestSKBSmallPackets(t *testing.T) {
 	for _, c := range skbFamily {
 		o := load(t, c.file, c.program)
@@ -591,7 +593,7 @@ func TestSKBSmallPackets(t *testing.T) {
 			before := runs(t, o)
 			packet, _, err := c.run(o.Program, skbRequest{Packet: frame(n)})
 			if err != nil && n == 14 && c.request != "TC" {
-				// Kernels that have fd1894224407 but not 114039b34201.
+				// Kernels with fd1894224407 but without 114039b34201 refuse it.
 				wantError(t, err, c.request+".Packet: 14 bytes: some kernels want at least one byte after the Ethernet header", unix.EINVAL, RanNo)
 				continue
 			}
@@ -605,7 +607,8 @@ func TestSKBSmallPackets(t *testing.T) {
 	}
 }
 
-// TestSKBTooLarge asks the kernel, which alone knows its limit.
+// TestSKBTooLarge checks that the error names the kernel's limit, which only the kernel
+// knows.
 func TestSKBTooLarge(t *testing.T) {
 	needPrivilege(t)
 	most, errno := skbLinear, unix.EINVAL
@@ -631,8 +634,8 @@ func TestSKBTooLarge(t *testing.T) {
 	}
 }
 
-// TestSKBShortHeaders are refused by recent kernels, which older ones read
-// beyond the packet for.
+// TestSKBShortHeaders runs on packets that are too short for the headers that their
+// EtherType announces. Recent kernels refuse these; older ones read past the packet.
 func TestSKBShortHeaders(t *testing.T) {
 	for _, c := range skbFamily {
 		o := load(t, c.file, c.program)
@@ -655,8 +658,8 @@ func TestSKBShortHeaders(t *testing.T) {
 	}
 }
 
-// TestSKBRefusals holds for the whole family that nothing runs on a bad
-// request, and that the error tells why.
+// TestSKBRefusals checks for the whole family that a bad request runs nothing, and that
+// the error says why.
 func TestSKBRefusals(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -688,7 +691,7 @@ func TestSKBRefusals(t *testing.T) {
 			for _, f := range skbFamily {
 				r, text := c.skb, c.text
 				if (c.is == unix.EINVAL || c.is == unix.ENODEV) && len(r.Packet) == 64 && r.Context == (SKB{}) && r.Repeat == 0 && (r.LinearSize == 0 || f.request == "LWT") {
-					continue // a 32-bit int cannot be that large, or LWT has no such field
+					continue // an int of 32 bits is too small, or LWT has no such field
 				}
 				if c.name == "wire length below the packet's" {
 					seen := 50
@@ -709,8 +712,8 @@ func TestSKBRefusals(t *testing.T) {
 	}
 }
 
-// TestTCChain runs a result's packet and context again after the program grew the
-// packet, and once more after it cut it.
+// TestTCChain runs again on the packet and the context of a result, after the program
+// made the packet longer, and after it made it shorter.
 func TestTCChain(t *testing.T) {
 	o := load(t, "tc", "tc_tail")
 	next := TC{Packet: frame(64), Context: SKB{Mark: 7}}
@@ -722,7 +725,7 @@ func TestTCChain(t *testing.T) {
 		}
 		next = TC{Packet: res.Packet, Context: res.Context}
 	}
-	// A length that the caller gave is the caller's.
+	// A length that the caller set stays as it is.
 	next.Context.WireLen = 94
 	set(t, o, "delta", 0, int32(20))
 	res, err := next.Run(o.Program)

@@ -7,8 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loadStructOps skips the test where the kernel has no bpf_dummy_ops, which
-// the loader would look for in vain.
+// loadStructOps skips the test if the kernel has no bpf_dummy_ops.
 func loadStructOps(t *testing.T, program string) *object {
 	t.Helper()
 	need(t, HaveProgramRun(ebpf.StructOps))
@@ -46,7 +45,7 @@ func TestStructOpsArgs(t *testing.T) {
 		{5, []uint64{10, 20, 30, 40}, 100, 15},
 		{5, []uint64{0, 0, 0, 0}, 0, 5},
 		{0, []uint64{1 << 31, 0, 0, 0}, -1 << 31, -1 << 31},
-		{1, []uint64{1, 0x1ffff, 0x1ff, 1<<32 + 1}, 1 + 0xffff + 0xff + 1, 2}, // each cut to its C type
+		{1, []uint64{1, 0x1ffff, 0x1ff, 1<<32 + 1}, 1 + 0xffff + 0xff + 1, 2}, // each truncated to its C type
 	} {
 		state := c.state
 		res, err := StructOps{State: &state, Args: c.args}.Run(o.Program)
@@ -83,16 +82,16 @@ func TestStructOpsRefusals(t *testing.T) {
 	}
 }
 
-// TestStructOpsNullState passes no state to a function that needs one: kernels
-// before 6.11 would run it.
+// TestStructOpsNullState passes no state to a function that needs one. Kernels before
+// 6.11 would run it.
 func TestStructOpsNullState(t *testing.T) {
 	o := loadStructOps(t, "test_2")
 	_, err := StructOps{Args: make([]uint64, 4)}.Run(o.Program)
 	wantError(t, err, "progrun: StructOps.State: nil: test_2 needs a state: invalid argument", unix.EINVAL, RanNo)
 }
 
-// TestStructOpsNullSleepable passes no state to a function that has no other
-// argument either: kernels before 6.11 run it.
+// TestStructOpsNullSleepable passes no state to test_sleepable, which has no other
+// argument. Kernels before 6.11 run it.
 func TestStructOpsNullSleepable(t *testing.T) {
 	o := loadStructOps(t, "test_sleepable")
 	if _, err := (StructOps{}).Run(o.Program); err != nil {

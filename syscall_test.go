@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// addContext is that of the program syscall_add.
+// addContext is the context of the program syscall_add.
 type addContext struct {
 	A, B, Sum uint64
 	Calls     uint32
@@ -29,7 +29,7 @@ func TestSyscallContext(t *testing.T) {
 	if res, err := (Syscall{Context: &ctx}).Run(o.Program); err != nil || res.Return != -5 {
 		t.Errorf("got %+v, %v, want a return of -5", res, err)
 	}
-	// Longer than the program needs is fine, as an array of bytes is.
+	// A context may be longer than the program needs, and may be an array of bytes.
 	var long struct {
 		addContext
 		More [4000]uint16
@@ -106,7 +106,7 @@ func TestSyscallWithoutContext(t *testing.T) {
 	}
 }
 
-// TestCLayout checks types that C and Go lay out alike.
+// TestCLayout checks types that have the same layout in C and in Go.
 func TestCLayout(t *testing.T) {
 	var ok struct {
 		A uint64

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestTracing attaches a program to a function of the kernel that a run calls.
-// The program runs then, and only then.
+// TestTracing attaches a program to a function that a run calls. The program runs then,
+// and only then.
 func TestTracing(t *testing.T) {
 	for i, program := range []string{"fentry_test", "fexit_test", "fmod_ret_test"} {
 		t.Run(program, func(t *testing.T) {
@@ -52,7 +52,8 @@ func attachTracing(t *testing.T, prog *ebpf.Program) {
 	t.Cleanup(func() { l.Close() })
 }
 
-// TestTracingOfTracepoint fails: a run makes no tracepoint happen.
+// TestTracingOfTracepoint runs a program of a tracepoint, which fails: a run fires no
+// tracepoint.
 func TestTracingOfTracepoint(t *testing.T) {
 	o := load(t, "tracing", "tp_btf_test")
 	_, err := Tracing{}.Run(o.Program)

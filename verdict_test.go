@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestString has the names of all verdicts and enumerations, and of values that
-// have none.
+// TestString checks the names of all verdicts and enumerations, and of values without a
+// name.
 func TestString(t *testing.T) {
 	for _, c := range []struct {
 		value fmt.Stringer
@@ -77,14 +77,14 @@ func TestGotoChain(t *testing.T) {
 	}
 }
 
-// TestCPU tells CPU 0 from none.
+// TestCPU checks that CPU 0 is not the zero value.
 func TestCPU(t *testing.T) {
 	if OnCPU(0) == (CPU{}) {
 		t.Error("CPU 0 is the caller's")
 	}
 }
 
-// roundTrip marshals a value as text and back.
+// roundTrip checks that values marshal as text, and back.
 func roundTrip[T interface {
 	comparable
 	String() string
@@ -112,7 +112,8 @@ func roundTrip[T interface {
 	}
 }
 
-// TestTextOfVerdicts holds that everything that prints as a word is one in JSON too.
+// TestTextOfVerdicts checks the text form of every type that prints as a word.
+// TestTextForms finds the types that have none.
 func TestTextOfVerdicts(t *testing.T) {
 	roundTrip(t, XDPAborted, XDPDrop, XDPPass, XDPTX, XDPRedirect, 5, math.MaxUint32)
 	roundTrip(t, TCActUnspec, TCActOK, TCActReclassify, TCActShot, TCActPipe, TCActStolen, TCActQueued, TCActRepeat, TCActRedirect,

@@ -15,8 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// traffic gives the frames of testdata/traffic.pcap, a classic little-endian
-// capture.
+// traffic returns the frames of testdata/traffic.pcap, a classic little-endian capture.
 func traffic(t testing.TB) [][]byte {
 	t.Helper()
 	file, err := os.ReadFile("testdata/traffic.pcap")
@@ -35,7 +34,7 @@ func traffic(t testing.TB) [][]byte {
 	return frames
 }
 
-// TestXDPFilter runs the filter on what its rules are about.
+// TestXDPFilter runs the filter on a packet for each of its rules.
 func TestXDPFilter(t *testing.T) {
 	o := load(t, "xdp", "xdp_filter")
 	for _, c := range []struct {
@@ -73,8 +72,8 @@ func TestXDPFilter(t *testing.T) {
 	}
 }
 
-// TestXDPFilterTraffic runs the filter on a capture and compares its verdicts
-// with what each frame holds, and with the program's own count.
+// TestXDPFilterTraffic runs the filter on a capture. It compares the verdicts with the
+// contents of each frame, and with the program's own count.
 func TestXDPFilterTraffic(t *testing.T) {
 	o := load(t, "xdp", "xdp_filter")
 	notPassed := map[int]XDPAction{
@@ -115,7 +114,7 @@ func TestXDPFilterTraffic(t *testing.T) {
 		}
 		out := packet
 		switch {
-		case i == vxlan: // one TTL less, and the checksum one more
+		case i == vxlan: // the TTL is one less, the checksum one more
 			out = bytes.Clone(packet)
 			out[22]--
 			out[24]++
@@ -133,7 +132,7 @@ func TestXDPFilterTraffic(t *testing.T) {
 	}
 }
 
-// TestXDPEcho has the program swap addresses and ports in the packet.
+// TestXDPEcho runs a program that swaps addresses and ports in the packet.
 func TestXDPEcho(t *testing.T) {
 	o := load(t, "xdp", "xdp_filter")
 	in := udp4(somewhere, 7, []byte("hello")...)
@@ -153,7 +152,7 @@ func TestXDPEcho(t *testing.T) {
 	}
 }
 
-// TestXDPVerdict hands back any number that a program returns.
+// TestXDPVerdict checks that any number that a program returns comes back.
 func TestXDPVerdict(t *testing.T) {
 	o := load(t, "xdp", "xdp_verdict")
 	for _, want := range []XDPAction{XDPAborted, XDPDrop, XDPPass, XDPTX, XDPRedirect, 5, 77, math.MaxUint32} {
@@ -167,7 +166,7 @@ func TestXDPVerdict(t *testing.T) {
 	}
 }
 
-// TestXDPRedirect does not redirect: the verdict is not acted on.
+// TestXDPRedirect checks that a verdict of a redirect takes no effect.
 func TestXDPRedirect(t *testing.T) {
 	o := load(t, "xdp", "xdp_redirect")
 	set(t, o, "target", 0, uint32(1))
@@ -213,7 +212,8 @@ func TestXDPMetadata(t *testing.T) {
 	}
 }
 
-// TestXDPMetadataOfProgram splits off metadata that only the program made.
+// TestXDPMetadataOfProgram checks that metadata that the program made is separate from
+// the packet.
 func TestXDPMetadataOfProgram(t *testing.T) {
 	o := load(t, "xdp", "xdp_meta")
 	made := binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, 0x11111111), 0x22222222)
@@ -221,7 +221,7 @@ func TestXDPMetadataOfProgram(t *testing.T) {
 	if err != nil || res.Action != XDPPass {
 		t.Fatalf("%s, %v", res.Action, err)
 	}
-	if lacks(HaveXDPContext()) { // such kernels hand back the packet alone
+	if lacks(HaveXDPContext()) { // such kernels return only the packet
 		if !bytes.Equal(res.Packet, frame(64)) || len(res.Metadata) != 0 {
 			t.Errorf("metadata %x, packet %x", res.Metadata, res.Packet)
 		}
@@ -232,7 +232,7 @@ func TestXDPMetadataOfProgram(t *testing.T) {
 	}
 }
 
-// TestXDPResize has programs that make the packet longer or shorter.
+// TestXDPResize runs programs that make the packet longer or shorter.
 func TestXDPResize(t *testing.T) {
 	for _, c := range []struct {
 		program string
@@ -261,7 +261,7 @@ func TestXDPResize(t *testing.T) {
 	}
 }
 
-// pages is a packet that shows where each of its bytes belongs.
+// pages returns a packet whose bytes show where they belong.
 func pages(n int) []byte {
 	b := frame(n)
 	for i := ethHLen; i < n; i++ {
@@ -270,8 +270,8 @@ func pages(n int) []byte {
 	return b
 }
 
-// TestXDPLargePackets runs on packets that spill into fragments, with a program
-// that knows about them and one that does not.
+// TestXDPLargePackets runs programs with and without support for fragments on packets
+// that have them.
 func TestXDPLargePackets(t *testing.T) {
 	need(t, HaveXDPMultiBuffer())
 	most := xdpLinear + defaultFrags*pageSize
@@ -300,8 +300,8 @@ func TestXDPLargePackets(t *testing.T) {
 	}
 }
 
-// TestXDPLargePacketMetadata has metadata take room of the linear part or in
-// front of it, and the rest of the packet still come out whole.
+// TestXDPLargePacketMetadata checks that a packet with fragments comes back whole if it
+// has metadata, which may take a part of the linear part.
 func TestXDPLargePacketMetadata(t *testing.T) {
 	need(t, HaveXDPMultiBuffer())
 	o := load(t, "xdp", "xdp_meta")
@@ -320,8 +320,8 @@ func TestXDPLargePacketMetadata(t *testing.T) {
 	}
 }
 
-// TestXDPLargePacketsGrow changes the length of packets in their last fragment,
-// which grows to the end of its page.
+// TestXDPLargePacketsGrow changes the length of packets in their last fragment, which
+// can grow to the end of its page.
 func TestXDPLargePacketsGrow(t *testing.T) {
 	need(t, HaveXDPMultiBuffer())
 	o := load(t, "xdp_frags", "xdp_frags_tail")
@@ -334,7 +334,7 @@ func TestXDPLargePacketsGrow(t *testing.T) {
 		in := pages(c.n)
 		want := in[:min(c.n, c.n+c.delta)]
 		want = append(want[:len(want):len(want)], make([]byte, max(0, c.delta))...)
-		// Also with buffers that hold the packet as it was, and not as it is.
+		// The buffers are large enough for the packet as it was, but not as it is.
 		for _, capacity := range []int{0, c.n, c.n + 300, len(want) - 1, len(want), len(want) + 1, c.n + 2*pageSize} {
 			res, err := XDP{Packet: in, Out: make([]byte, 0, capacity)}.Run(o.Program)
 			if err != nil || res.Action != XDPPass {
@@ -377,7 +377,7 @@ func TestXDPLinearSize(t *testing.T) {
 	}
 }
 
-// TestXDPLinearSizeLacking says of a kernel that it has no such thing.
+// TestXDPLinearSizeLacking checks the error of a kernel without this feature.
 func TestXDPLinearSizeLacking(t *testing.T) {
 	needPrivilege(t)
 	if !lacks(HaveXDPLinearSize()) {
@@ -392,8 +392,9 @@ func TestXDPLinearSizeLacking(t *testing.T) {
 	}
 }
 
-// TestXDPOut follows a buffer: it is used from its start if it is large enough
-// for the result, never beyond that, and left alone otherwise.
+// TestXDPOut checks that a buffer that is large enough receives the result from its
+// start, that nothing is written beyond the result's length, and that a buffer that is
+// too small stays as it is.
 func TestXDPOut(t *testing.T) {
 	for program, want := range map[string][]byte{
 		"xdp_pass":        frame(64),
@@ -408,13 +409,13 @@ func TestXDPOut(t *testing.T) {
 	}
 }
 
-// checkOut runs with output buffers of many lengths and capacities, whose
-// memory goes on after their end.
+// checkOut runs with output buffers of many lengths and capacities, in the middle of a
+// larger memory.
 func checkOut(t *testing.T, program string, want []byte, run func(out []byte) ([]byte, error)) {
 	t.Helper()
 	const guard = 0xee
 	n := len(want)
-	straight := 64 + 4*pageSize // surely enough for the kernel to write into
+	straight := 64 + 4*pageSize // surely enough for the kernel to write to directly
 	for _, capacity := range []int{0, 1, n - 1, n, n + 1, 100, pageSize - 1, pageSize, 64 + xdpHeadroom + pageSize - 1, 64 + xdpHeadroom + pageSize, straight - 1, straight, straight + 1} {
 		for _, length := range []int{0, min(10, capacity)} {
 			t.Run(fmt.Sprintf("%s/%d of %d bytes", program, length, capacity), func(t *testing.T) {
@@ -443,7 +444,7 @@ func checkOut(t *testing.T, program string, want []byte, run func(out []byte) ([
 	}
 }
 
-// TestXDPNoOut gives each result memory of its own.
+// TestXDPNoOut checks that each result has memory of its own if there is no Out.
 func TestXDPNoOut(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	first, err := XDP{Packet: frame(64)}.Run(o.Program)
@@ -458,7 +459,8 @@ func TestXDPNoOut(t *testing.T) {
 	}
 }
 
-// TestXDPNoOutput gives the action alone, and leaves Out alone.
+// TestXDPNoOutput checks that NoOutput returns the action only, and leaves Out as it
+// is.
 func TestXDPNoOutput(t *testing.T) {
 	o := load(t, "xdp", "xdp_ctx")
 	out := []byte{1, 2, 3}
@@ -477,7 +479,7 @@ func TestXDPNoOutput(t *testing.T) {
 	}
 }
 
-// TestXDPRepeat shows that the packet is not reset between runs.
+// TestXDPRepeat checks that the kernel does not reset the packet between runs.
 func TestXDPRepeat(t *testing.T) {
 	o := load(t, "xdp", "xdp_shrink_head")
 	for _, c := range []struct{ repeat, want int }{{0, 62}, {1, 62}, {2, 60}, {10, 44}} {
@@ -499,13 +501,14 @@ func TestXDPRepeat(t *testing.T) {
 	}
 }
 
-// TestXDPIngress shows the program the interface and queue of the request.
+// TestXDPIngress checks that the program sees the interface and the queue of the
+// request.
 func TestXDPIngress(t *testing.T) {
 	need(t, HaveXDPContext())
 	o := load(t, "xdp", "xdp_ctx")
 	for _, ifindex := range []int{0, 1} {
 		var err error
-		inNetNS(t, func() { // where loopback is all there is, and has number 1
+		inNetNS(t, func() { // loopback is its only interface, number 1
 			_, err = XDP{Packet: frame(100), IngressIfindex: ifindex}.Run(o.Program)
 		})
 		if err != nil {
@@ -517,9 +520,8 @@ func TestXDPIngress(t *testing.T) {
 	}
 }
 
-// TestXDPRefusals holds that nothing runs on a bad request, and that the error
-// tells why. On a kernel without XDP contexts the requests that need one are
-// refused for that.
+// TestXDPRefusals checks that a bad request runs nothing, and that the error says why.
+// A kernel without XDP contexts refuses all requests that need one.
 func TestXDPRefusals(t *testing.T) {
 	const tooMany = 1 << 32
 	for _, c := range []struct {
@@ -527,7 +529,7 @@ func TestXDPRefusals(t *testing.T) {
 		xdp  XDP
 		text string
 		is   error
-		ctx  bool // the kernel must take contexts to say so
+		ctx  bool // only a kernel with contexts says so
 	}{
 		{"no packet", XDP{}, "XDP.Packet: 0 bytes: a packet begins with a 14-byte Ethernet header: invalid argument", unix.EINVAL, false},
 		{"13 bytes", XDP{Packet: frame(13)}, "XDP.Packet: 13 bytes: a packet begins with a 14-byte Ethernet header: invalid argument", unix.EINVAL, false},
@@ -576,7 +578,7 @@ func TestXDPRefusals(t *testing.T) {
 	}
 }
 
-// overLarge is n as an int, or 0 where an int cannot hold it.
+// overLarge returns n as an int, or 0 if an int cannot hold it.
 func overLarge(n int64) int {
 	if int64(int(n)) != n {
 		return 0
@@ -584,7 +586,7 @@ func overLarge(n int64) int {
 	return int(n)
 }
 
-// TestXDPSmallPackets runs on the smallest packets that there are.
+// TestXDPSmallPackets runs on the smallest packets.
 func TestXDPSmallPackets(t *testing.T) {
 	o := load(t, "xdp", "xdp_ctx")
 	for _, n := range []int{14, 15} {
@@ -601,7 +603,8 @@ func TestXDPSmallPackets(t *testing.T) {
 	}
 }
 
-// TestXDPTooLarge asks the kernel, which alone knows its limit.
+// TestXDPTooLarge checks that the error names the kernel's limit, which only the kernel
+// knows.
 func TestXDPTooLarge(t *testing.T) {
 	o := load(t, "xdp", "xdp_ctx")
 	if lacks(HaveXDPMultiBuffer()) {
@@ -619,7 +622,7 @@ func TestXDPTooLarge(t *testing.T) {
 	}
 }
 
-// TestXDPMetadataLimit finds that the limit which errors tell is the kernel's.
+// TestXDPMetadataLimit checks that the limit in errors is the kernel's.
 func TestXDPMetadataLimit(t *testing.T) {
 	need(t, HaveXDPContext())
 	o := load(t, "xdp", "xdp_ctx")
@@ -634,7 +637,8 @@ func TestXDPMetadataLimit(t *testing.T) {
 	}
 }
 
-// TestXDPDevmapProgram is refused by the kernel without a reason in the request.
+// TestXDPDevmapProgram runs a program for a devmap, which the kernel refuses whatever
+// the request.
 func TestXDPDevmapProgram(t *testing.T) {
 	needPrivilege(t)
 	for _, attach := range []ebpf.AttachType{ebpf.AttachXDPDevMap, ebpf.AttachXDPCPUMap} {
@@ -652,7 +656,7 @@ func TestXDPDevmapProgram(t *testing.T) {
 			defer prog.Close()
 			_, err = XDP{Packet: frame(64)}.Run(prog)
 			text := "the program is for a devmap or a cpumap, or bound to a device: the kernel does not run such programs"
-			if lacks(HaveXDPContext()) { // and so cannot be asked whether the program is to blame
+			if lacks(HaveXDPContext()) { // such kernels do not tell whether the program is to blame
 				text = "the kernel does not say why: the program may be for a devmap or a cpumap, which it does not run"
 			}
 			wantError(t, err, "progrun: XDP: "+text+": invalid argument", unix.EINVAL, RanNo)
