@@ -24,7 +24,7 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// emulated is whether the tests run in a slow virtual machine.
+// emulated reports whether the tests run in a slow virtual machine.
 var emulated = os.Getenv("PROGRUN_KERNEL_MATRIX") == "1"
 
 func TestMain(m *testing.M) {
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	if os.Getenv(testRuns) == "" {
-		os.Unsetenv(DirVariable) // what these tests reach is of no interest to others
+		os.Unsetenv(DirVariable) // the profiles of these tests are of no use to others
 	}
 	if why := examplesLack(); why != "" { // an example cannot skip itself
 		fmt.Println(why)
@@ -54,14 +54,14 @@ func examplesLack() string {
 	return ""
 }
 
-// describesTypes reports whether the kernel has BTF of its own types. Without it
-// no global function takes a context.
+// describesTypes reports whether the kernel has BTF of its own types. Without it, no
+// global function can take a context.
 func describesTypes() bool {
 	_, err := os.Stat("/sys/kernel/btf/vmlinux")
 	return err == nil
 }
 
-// needPrivilege skips a test that loads programs where that is not allowed.
+// needPrivilege skips a test that loads programs if the process may not.
 func needPrivilege(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() == 0 {
@@ -73,10 +73,10 @@ func needPrivilege(t testing.TB) {
 	t.Skip("loads BPF programs: run the tests as root")
 }
 
-// byteOrder is how bpf2go ends the names of objects that fit this machine.
+// byteOrder is the end of the names that bpf2go gives to objects for this machine.
 var byteOrder = map[uint16]string{1: "bpfeb", 0x100: "bpfel"}[binary.NativeEndian.Uint16([]byte{0, 1})]
 
-// object names the object that fits this machine.
+// object returns the name of an object for this machine.
 func object(name string) string { return name + "_" + byteOrder + ".o" }
 
 func loadSpec(t testing.TB, file string) *ebpf.CollectionSpec {
@@ -139,7 +139,7 @@ func profile(t testing.TB, c *Counters) *Profile {
 	return p
 }
 
-// file returns the part of a profile that is about a file.
+// file returns the coverage of a file in a profile.
 func file(t testing.TB, p *Profile, name string) *File {
 	t.Helper()
 	for _, f := range p.Files() {
@@ -162,10 +162,10 @@ func lineState(t testing.TB, f *File, number int) State {
 	return 0
 }
 
-// A mark is what a comment in a source says of its line.
+// A mark is the comment on a line of a source, which says which runs reach the line.
 type mark struct {
 	line int
-	runs []byte // that reach it
+	runs []byte // runs that reach the line
 }
 
 var markComment = regexp.MustCompile(`/\* run: ([0-9 ]+|none) \*/`)
@@ -209,9 +209,9 @@ func checkMarks(t *testing.T, p *Profile, source string, runs ...byte) {
 	}
 }
 
-// TestLines runs programs whose sources say which lines each run reaches:
-// with inlined functions, subprograms, global functions, callbacks, iterators,
-// and tail calls that fail or do not.
+// TestLines runs programs whose sources say which lines each run reaches. They have
+// inlined functions, subprograms, global functions, callbacks, iterators, and tail
+// calls that succeed or fail.
 func TestLines(t *testing.T) {
 	for _, c := range []struct {
 		object, program string
@@ -269,15 +269,15 @@ func haveIterators() error {
 	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
-		// Weak kfuncs that the kernel lacks make a program that it refuses.
+		// The kernel refuses a program with weak kfuncs that it lacks.
 		return fmt.Errorf("%w: %w", ebpf.ErrNotSupported, err)
 	}
 	coll.Close()
 	return nil
 }
 
-// TestFunctions checks what profiles say of functions: where they begin,
-// although their first line is one of a header, and whether they ran.
+// TestFunctions checks the functions in profiles: where they begin, even if their first
+// code is from a header, and whether they ran.
 func TestFunctions(t *testing.T) {
 	counters, coll := instrument(t, object("testdata/lines"), nil)
 	run(t, coll, "lines", 1)
@@ -301,7 +301,7 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
-// TestBranches checks that a condition tells of a return without a line.
+// TestBranches checks that a condition covers a return that has no line.
 func TestBranches(t *testing.T) {
 	counters, coll := instrument(t, object("testdata/lines"), &Options{Branches: true})
 	if err := coll.Maps["programs"].Put(uint32(1), coll.Programs["called"]); err != nil {
@@ -345,8 +345,8 @@ func lineWith(t *testing.T, name, text string) int {
 	return strings.Count(before, "\n") + 1
 }
 
-// TestSkip leaves a program out: what only it has is unknown, and so is what it
-// shares and others have not reached.
+// TestSkip leaves a program out. Its lines are unknown, even those that it shares with
+// others, unless others reached them.
 func TestSkip(t *testing.T) {
 	counters, coll := instrument(t, object("testdata/lines"), &Options{Skip: []string{"tail"}})
 	run(t, coll, "lines", 1)
@@ -374,7 +374,7 @@ func TestSkip(t *testing.T) {
 	}
 }
 
-// TestClosedCollection reads the profile of a program that has lost its collection.
+// TestClosedCollection reads the profile of a program whose collection is closed.
 func TestClosedCollection(t *testing.T) {
 	spec := loadSpec(t, object("testdata/lines"))
 	counters, err := Instrument(spec, &Options{Dir: "testdata"})
@@ -423,7 +423,7 @@ func TestInstrumentedTwice(t *testing.T) {
 	}
 }
 
-// TestClose closes counters twice, and none.
+// TestClose closes counters twice, and closes a nil *Counters.
 func TestClose(t *testing.T) {
 	t.Setenv(DirVariable, "")
 	spec := loadSpec(t, object("testdata/lines"))
@@ -443,12 +443,12 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// testRuns is the environment variable that has TestProcesses, in a process of
-// its own, do these runs and leave what they reached.
+// testRuns is the environment variable with the runs that TestProcesses makes in a
+// process of its own, which then leaves its profile.
 const testRuns = "COVER_TEST_RUNS"
 
-// TestProcesses merges what two processes leave behind, in one of them twice,
-// with what this one does.
+// TestProcesses merges the profiles of two processes, one of which writes twice, and
+// compares them with the profile of this process.
 func TestProcesses(t *testing.T) {
 	needPrivilege(t)
 	if commands := os.Getenv(testRuns); commands != "" {
@@ -466,7 +466,7 @@ func TestProcesses(t *testing.T) {
 		return
 	}
 
-	instrument(t, object("testdata/lines"), nil) // or the test is skipped, as the processes would be
+	instrument(t, object("testdata/lines"), nil) // skips the test where the processes could not run
 	dir := filepath.Join(t.TempDir(), "made")
 	self, err := os.Executable()
 	if err != nil {
@@ -512,7 +512,7 @@ func TestEmptyDir(t *testing.T) {
 	}
 }
 
-// TestExplain checks that the error names the program which is too much.
+// TestExplain checks that the error names the program that is too complex.
 func TestExplain(t *testing.T) {
 	spec := loadSpec(t, object("testdata/lines"))
 	counters, err := Instrument(spec, nil)
@@ -542,8 +542,8 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// refusal returns what comes of a loop in the program "tail" that the verifier
-// has to follow for longer than it is willing to.
+// refusal returns the error of loading a program whose loop is too long for the
+// verifier.
 func refusal(t *testing.T, spec *ebpf.CollectionSpec) error {
 	t.Helper()
 	spec.Programs["tail"].Instructions = asm.Instructions{

@@ -17,10 +17,9 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// TestUnchanged runs every XDP and TC program of the module's test data with
-// and without probes on mutated packets, and wants the same of both: verdict,
-// packet, context and maps. PROGRUN_COVER_PACKETS is the number of packets for
-// each program.
+// TestUnchanged runs every XDP and TC program of the module's test data with and
+// without probes, on mutated packets. Verdict, packet, context and maps must be the
+// same. PROGRUN_COVER_PACKETS is the number of packets for each program.
 func TestUnchanged(t *testing.T) {
 	needPrivilege(t)
 	packets := 500
@@ -59,8 +58,8 @@ func TestUnchanged(t *testing.T) {
 	}
 }
 
-// only copies a spec and leaves it a single program. A program that may run in
-// the middle of a burst or not gets a clock that stands still.
+// only copies a spec and leaves it a single program. A program that looks at the time
+// gets a clock that stands still.
 func only(spec *ebpf.CollectionSpec, name string) *ebpf.CollectionSpec {
 	spec = spec.Copy()
 	maps.DeleteFunc(spec.Programs, func(n string, _ *ebpf.ProgramSpec) bool { return n != name })
@@ -90,7 +89,7 @@ func compare(t *testing.T, spec *ebpf.CollectionSpec, name string, branches bool
 
 	rng := rand.New(rand.NewPCG(5, 6))
 	for n := range packets {
-		if n%16 == 0 { // programs that do what a map says are to do everything
+		if n%16 == 0 { // programs take their orders from maps
 			setParameters(t, rng, plain, probed)
 		}
 		packet := mutate(rng, corpus)
@@ -106,7 +105,7 @@ func compare(t *testing.T, spec *ebpf.CollectionSpec, name string, branches bool
 	}
 }
 
-// outcome is all that a run gives, as text.
+// outcome returns all results of a run, as text.
 func outcome(p *ebpf.Program, packet []byte) string {
 	if p.Type() == ebpf.XDP {
 		res, err := progrun.XDP{Packet: packet}.Run(p)
@@ -116,11 +115,11 @@ func outcome(p *ebpf.Program, packet []byte) string {
 	return fmt.Sprintf("%v %x %+v %v", res.Verdict, res.Packet, res.Context, err)
 }
 
-// mutate returns a packet of the corpus, changed here and there.
+// mutate returns a packet of the corpus with some bytes changed.
 func mutate(rng *rand.Rand, corpus [][]byte) []byte {
 	packet := bytes.Clone(corpus[rng.IntN(len(corpus))])
 	for range rng.IntN(4) {
-		i := rng.IntN(min(len(packet), 80)) // where headers are
+		i := rng.IntN(min(len(packet), 80)) // the part with the headers
 		switch rng.IntN(3) {
 		case 0:
 			packet[i] = byte(rng.Uint32())
@@ -136,8 +135,8 @@ func mutate(rng *rand.Rand, corpus [][]byte) []byte {
 	return packet
 }
 
-// setParameters writes the same random numbers into the arrays that tell
-// programs what to do.
+// setParameters writes the same random numbers into the arrays that hold the parameters
+// of both programs.
 func setParameters(t *testing.T, rng *rand.Rand, collections ...*ebpf.Collection) {
 	t.Helper()
 	for name, limit := range map[string]int32{"verdict": 6, "delta": 40} {
@@ -155,7 +154,7 @@ func setParameters(t *testing.T, rng *rand.Rand, collections ...*ebpf.Collection
 	}
 }
 
-// contents is what a map has, as text.
+// contents returns the contents of a map, as text.
 func contents(t *testing.T, m *ebpf.Map) string {
 	t.Helper()
 	if m.Type() != ebpf.Array && m.Type() != ebpf.PerCPUArray {
@@ -171,7 +170,7 @@ func contents(t *testing.T, m *ebpf.Map) string {
 			fmt.Fprintf(&out, "%d: %x\n", key, value)
 			continue
 		}
-		// The test may move from one CPU to another: only the sum is the same.
+		// The test may move to another CPU, so only the sum is the same.
 		var values [][]byte
 		if err := m.Lookup(key, &values); err != nil {
 			t.Fatal(err)

@@ -11,8 +11,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// randomFunction returns a function with random jumps. It may not end, and the
-// verifier would not always like it.
+// randomFunction returns a function with random jumps. It may not end, and the verifier
+// might reject it.
 func randomFunction(t *testing.T, rng *rand.Rand, size int) *function {
 	t.Helper()
 	label := func() string { return fmt.Sprint("l", rng.IntN(size)) }
@@ -45,8 +45,8 @@ func randomFunction(t *testing.T, rng *rand.Rand, size int) *function {
 	return list[0]
 }
 
-// walk goes through a graph from its start to its exit at random, and returns
-// the nodes on its way; ok is false if it does not arrive.
+// walk walks through a graph from its start to its exit at random, and returns the
+// nodes on its way. ok is false if it does not reach the exit.
 func walk(rng *rand.Rand, g *graph) (visited []int, ok bool) {
 	for n := 0; len(visited) < 1000; {
 		if n == g.exit {
@@ -58,7 +58,8 @@ func walk(rng *rand.Rand, g *graph) (visited []int, ok bool) {
 	return nil, false
 }
 
-// randomNodes returns whether a node is wanted: all, or some.
+// randomNodes returns a function that reports whether a node is wanted: every node, or
+// some.
 func randomNodes(rng *rand.Rand, g *graph) func(int) bool {
 	wanted := make([]bool, g.exit)
 	all := rng.IntN(2) == 0
@@ -68,7 +69,7 @@ func randomNodes(rng *rand.Rand, g *graph) func(int) bool {
 	return func(n int) bool { return wanted[n] }
 }
 
-// TestChoose holds what the probes of random functions tell against what ran.
+// TestChoose compares what the probes of random functions say with what ran.
 func TestChoose(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	nodes, probes, unknown := 0, 0, 0
@@ -104,7 +105,7 @@ func TestChoose(t *testing.T) {
 				continue
 			}
 			if got == Unknown {
-				unknown++ // no register is dead there
+				unknown++ // no register is dead at its nodes
 			} else if got != ran[c] {
 				t.Fatalf("round %d: class %d is %s, but was %s\n%v", round, c, got, ran[c], f.insns)
 			}
@@ -116,9 +117,9 @@ func TestChoose(t *testing.T) {
 	t.Logf("%d nodes, %d probes, %d unknown", nodes, probes, unknown)
 }
 
-// TestInsert runs random functions with and without probes, by an interpreter.
-// Each instruction has to read the same, and the probes have to tell which
-// blocks and edges were passed.
+// TestInsert runs random functions with and without probes in an interpreter. Each
+// instruction must read the same values, and the probes must say which blocks and edges
+// ran.
 func TestInsert(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for round := range 3000 {
@@ -158,29 +159,28 @@ func TestInsert(t *testing.T) {
 			}
 		}
 		for c, got := range p.states(seen) {
-			if got != Unknown && got != ran[c] { // nor asked for
+			if got != Unknown && got != ran[c] { // an unknown state is right too
 				t.Fatalf("round %d: class %d is %s, but was %s\n%v\n%v", round, c, got, ran[c], f.insns, insns)
 			}
 		}
 	}
 }
 
-// someMap stands where a map is to be named: nothing is loaded.
+// someMap takes the place of a map, since nothing is loaded.
 type someMap struct{}
 
 func (someMap) FD() int { return 1 }
 
-// A trip is what happened in a run of a function.
+// A trip records a run of a function.
 type trip struct {
-	trace  []string      // what each instruction read, probes and jumps left out
+	trace  []string      // what each instruction read, without probes and jumps
 	ran    map[int]bool  // instructions
-	taken  map[edge]bool // ways that conditions went
+	taken  map[edge]bool // ways that conditions took
 	probes map[int]bool
 	ended  bool
 }
 
-// interpret runs a function, as far as functions of randomFunction go. What
-// conditions find is random.
+// interpret runs a function of randomFunction. Conditions are random.
 func interpret(t *testing.T, f *function, rng *rand.Rand) trip {
 	t.Helper()
 	targets, err := f.targets()
@@ -236,7 +236,7 @@ func interpret(t *testing.T, f *function, rng *rand.Rand) trip {
 	return trip
 }
 
-// TestRefusals checks what is said of programs that cannot have probes.
+// TestRefusals checks the errors for programs that cannot have probes.
 func TestRefusals(t *testing.T) {
 	long := asm.Instructions{asm.JEq.Imm(asm.R1, 0, "end")}
 	for range 12000 {

@@ -107,7 +107,7 @@ total: 3 of 8 lines, 37.5 %, 1 more unknown
 	}
 }
 
-// TestMerge checks that the greater state of a line holds, wherever it is from.
+// TestMerge checks that the greater state of a line wins, whichever profile has it.
 func TestMerge(t *testing.T) {
 	other := &record{name: "other", classes: 2, start: recordLine{"/src/other.c", 1, 0}, lines: []recordLine{{"/src/main.c", 12, 0}, {"/src/main.c", 13, 1}}}
 	p := &Profile{}
@@ -123,7 +123,7 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// TestMergeOther merges functions that differ in what no line tells.
+// TestMergeOther merges functions whose lines are the same, but whose classes differ.
 func TestMergeOther(t *testing.T) {
 	p := &Profile{}
 	for _, states := range [][]State{{NotReached}, {Reached, NotReached, Unknown}} {
@@ -135,8 +135,8 @@ func TestMergeOther(t *testing.T) {
 	}
 }
 
-// TestJSON checks that a profile survives its encoding, and that no damage is
-// taken for one.
+// TestJSON checks that a profile survives its encoding, and that damaged text is not
+// taken for a profile.
 func TestJSON(t *testing.T) {
 	text, err := json.Marshal(sample())
 	if err != nil {
@@ -178,7 +178,7 @@ func TestFilesJSON(t *testing.T) {
 	}
 }
 
-// TestLocate looks for sources that lie elsewhere than the compiler said.
+// TestLocate looks for sources that are not where the compiler found them.
 func TestLocate(t *testing.T) {
 	dir := t.TempDir()
 	source := filepath.Join(dir, "lib", "parse.h")

@@ -39,7 +39,7 @@ func BenchmarkFails(b *testing.B) {
 	Benchmark(b, prog, progrun.XDP{Packet: make([]byte, 13)})
 }
 
-// TestBenchmark reads what benchmarks print.
+// TestBenchmark checks what benchmarks print.
 func TestBenchmark(t *testing.T) {
 	needPrivilege(t)
 	for _, c := range []struct {
@@ -61,7 +61,7 @@ func TestBenchmark(t *testing.T) {
 			}
 			want := 0
 			if c.drifts {
-				want = 2 // a run of the benchmark each
+				want = 2 // one for each run of the benchmark
 			}
 			if n := strings.Count(out, "the program edits its input"); n != want {
 				t.Errorf("says %d times that the program edits its input", n)
@@ -74,7 +74,7 @@ func TestBenchmark(t *testing.T) {
 	}
 }
 
-// TestBenchmarkIsMeasure compares the two ways to time a run.
+// TestBenchmarkIsMeasure compares Benchmark with progrun.Measure.
 func TestBenchmarkIsMeasure(t *testing.T) {
 	if emulated() {
 		t.Skip("compares times")
@@ -86,14 +86,14 @@ func TestBenchmarkIsMeasure(t *testing.T) {
 	}
 	most := 1.05
 	if raceEnabled {
-		most = 1.3 // what the detector does between runs makes caches cold
+		most = 1.3 // the race detector works between runs, which leaves caches cold
 	}
 	for name, drifts := range map[string]bool{"xdp_pass": false, "xdp_filter": false, "xdp_shrink_head": true} {
 		t.Run(name, func(t *testing.T) {
 			prog, _ := load(t, "xdp", name)
 			req := progrun.XDP{Packet: make([]byte, 1000)}
 			closest := 10.0
-			for i := 0; i < 8 && closest > most; i++ { // for other processes get in the way
+			for i := 0; i < 8 && closest > most; i++ { // other processes may disturb
 				m, err := progrun.Measure(prog, req, 100*time.Millisecond)
 				Need(t, err)
 				want := m.PerRun

@@ -7,8 +7,8 @@ import (
 	"github.com/progrun/progrun/cover"
 )
 
-// TestCover has the loader leave a profile of what a test reached, with the options
-// of Cover.
+// TestCover checks that the loaders leave a profile of what a test reached, with the
+// options of Cover.
 func TestCover(t *testing.T) {
 	needPrivilege(t)
 	for _, skip := range []string{"", "xdp_pass"} {

@@ -63,7 +63,7 @@ func Example() {
 	defer t.end()
 
 	coll := progruntest.NewCollection(t, spec("xdp", "xdp_filter"))
-	packet := append([]byte{12: 0x08, 13: 0x00}, make([]byte, 50)...) // no version of IP
+	packet := append([]byte{12: 0x08, 13: 0x00}, make([]byte, 50)...) // IPv4, but without an IP version
 	res := progruntest.Run(t, coll.Programs["xdp_filter"], progrun.XDP{Packet: packet})
 	if res.Action != progrun.XDPAborted {
 		t.Errorf("got %s", res.Action)
@@ -148,7 +148,7 @@ func ExampleNetNS_Do() {
 	// Output: TC_ACT_OK
 }
 
-// Live frames run in the namespace, whatever the thread of the test is in.
+// Live frames run in the namespace, whichever namespace the thread of the test is in.
 func ExampleNetNS_Fd() {
 	t := new(exampleT)
 	defer t.end()
@@ -161,7 +161,7 @@ func ExampleNetNS_Fd() {
 	// Output: 100 100
 }
 
-// This belongs into TestMain, before the tests run.
+// Call Cover in TestMain, before the tests run.
 func ExampleCover() {
 	progruntest.Cover(cover.Options{Branches: true, Skip: []string{"huge"}})
 }

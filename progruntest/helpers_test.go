@@ -17,7 +17,7 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// asChild in the environment has tests run that are parts of others: those
+// asChild is the environment variable for tests that are parts of other tests, which
 // start the test binary again.
 const asChild = "PROGRUNTEST_AS_CHILD"
 
@@ -39,8 +39,8 @@ func TestMain(m *testing.M) {
 // emulated reports whether the tests run in a slow virtual machine.
 func emulated() bool { return os.Getenv("PROGRUN_KERNEL_MATRIX") == "1" }
 
-// child runs a test or benchmark of this binary in another process, and
-// returns what it prints.
+// child runs a test or benchmark of this binary in another process, and returns what it
+// prints.
 func child(t *testing.T, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", args...)
@@ -50,7 +50,7 @@ func child(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// needPrivilege skips a test that loads programs as if it were another.
+// needPrivilege skips the test if it cannot load programs.
 func needPrivilege(t *testing.T) {
 	t.Helper()
 	load(t, "xdp", "xdp_pass")
@@ -81,7 +81,7 @@ func (r *recorder) Skipf(f string, args ...any) {
 	runtime.Goexit()
 }
 
-// attempt runs f as if it were a test, to its end with all cleanups.
+// attempt runs f as if it were a test, with all cleanups.
 func attempt(f func(tb testing.TB)) *recorder { return attemptNamed("Test", f) }
 
 func attemptNamed(name string, f func(tb testing.TB)) *recorder {
@@ -95,7 +95,7 @@ func attemptNamed(name string, f func(tb testing.TB)) *recorder {
 	return r
 }
 
-// cleanup calls the cleanups, the last one first, even if one ends the goroutine.
+// cleanup calls the cleanups, last first, even if one of them ends the goroutine.
 func (r *recorder) cleanup() {
 	if n := len(r.cleanups); n > 0 {
 		f := r.cleanups[n-1]
@@ -126,7 +126,7 @@ func (r *recorder) wantSkipped(t *testing.T, text string) {
 	}
 }
 
-// objectFile names an object of the module's test data that fits this machine.
+// objectFile returns the name of an object of the module's test data for this machine.
 func objectFile(name string) string {
 	order := "bpfel"
 	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
@@ -145,7 +145,7 @@ func object(tb testing.TB, name string) *ebpf.CollectionSpec {
 	return spec
 }
 
-// only leaves one program in a spec, for kernels that lack others' types.
+// only leaves one program in a spec, since a kernel may lack the types of the others.
 func only(spec *ebpf.CollectionSpec, program string) *ebpf.CollectionSpec {
 	spec = spec.Copy()
 	for name := range spec.Programs {
@@ -163,7 +163,7 @@ func load(tb testing.TB, file, program string) (*ebpf.Program, map[string]*ebpf.
 	return coll.Programs[program], coll.Maps
 }
 
-// packet is 64 bytes of an EtherType for local experiments.
+// packet has 64 bytes, and an EtherType for local experiments.
 func packet() []byte {
 	p := make([]byte, 64)
 	p[12], p[13] = 0x88, 0xb5

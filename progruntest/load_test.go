@@ -30,7 +30,7 @@ func TestNewCollection(t *testing.T) {
 	}
 }
 
-// objects has the shape of what bpf2go writes.
+// objects has the form of a struct that bpf2go writes.
 type objects struct {
 	programs
 	maps
@@ -66,7 +66,7 @@ func TestLoadAndAssign(t *testing.T) {
 	}
 }
 
-// TestSpecIsKept loads the same spec twice, as it was.
+// TestSpecIsKept loads the same spec twice, and checks that it does not change.
 func TestSpecIsKept(t *testing.T) {
 	needPrivilege(t)
 	spec := only(object(t, "events"), "xdp_ring")
@@ -94,7 +94,7 @@ func TestSpecIsKept(t *testing.T) {
 	}
 }
 
-// TestRefusedByVerifier fails, with all that the verifier said.
+// TestRefusedByVerifier checks that a test fails with the whole log of the verifier.
 func TestRefusedByVerifier(t *testing.T) {
 	needPrivilege(t)
 	refused := asm.Instructions{asm.Mov.Imm(asm.R0, 0)}
@@ -142,7 +142,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestRunSyscall runs a type that came late: a kernel without skips.
+// TestRunSyscall runs a program of a recent type, so that an old kernel skips the test.
 func TestRunSyscall(t *testing.T) {
 	Need(t, progrun.HaveProgramRun(ebpf.Syscall))
 	prog, _ := load(t, "syscall", "syscall_noctx")

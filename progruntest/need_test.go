@@ -54,14 +54,16 @@ func TestNeed(t *testing.T) {
 	}
 }
 
-// TestNeedUnknownRequire fails rather than skips, for whoever set it wants that.
+// TestNeedUnknownRequire checks that an unknown value of PROGRUN_REQUIRE fails a test
+// that would be skipped.
 func TestNeedUnknownRequire(t *testing.T) {
 	t.Setenv("PROGRUN_REQUIRE", "yes")
 	attempt(func(tb testing.TB) { Need(tb, unix.EPERM) }).wantFailed(t, "PROGRUN_REQUIRE=yes: it can be 1 or all")
 	attempt(func(tb testing.TB) { Need(tb, nil) }).wantPassed(t)
 }
 
-// TestWithoutPrivilege skips in words whatever a test begins with.
+// TestWithoutPrivilege checks that a test without privilege is skipped with a reason,
+// whatever it calls first.
 func TestWithoutPrivilege(t *testing.T) {
 	spec := &ebpf.CollectionSpec{
 		Programs: map[string]*ebpf.ProgramSpec{"pass": {
@@ -69,7 +71,7 @@ func TestWithoutPrivilege(t *testing.T) {
 		}},
 		Maps: map[string]*ebpf.MapSpec{"map": {Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}},
 	}
-	NewCollection(t, spec) // has the loader find out what it needs to know
+	NewCollection(t, spec) // the loader finds out what it needs to know
 	for name, f := range map[string]func(testing.TB){
 		"NewCollection": func(tb testing.TB) { NewCollection(tb, spec) },
 		"LoadAndAssign": func(tb testing.TB) {
@@ -86,7 +88,7 @@ func TestWithoutPrivilege(t *testing.T) {
 			t.Run(name+"/"+require, func(t *testing.T) {
 				t.Setenv("PROGRUN_REQUIRE", require)
 				r := attempt(func(tb testing.TB) {
-					lockThread(tb) // which ends with the goroutine
+					lockThread(tb) // the thread ends with the goroutine
 					header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 					var none [2]unix.CapUserData
 					if err := unix.Capset(&header, &none[0]); err != nil {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// thread names the network namespace that the calling thread is in.
+// thread returns the name of the calling thread's network namespace.
 func thread() string {
 	ns, err := os.Readlink(threadNetNS)
 	if err != nil {
@@ -52,7 +52,8 @@ func TestNetNS(t *testing.T) {
 		wantFailed(t, "enter a network namespace: bad file descriptor")
 }
 
-// TestNetNSEnds comes back however Do ends, and the thread is fit for others.
+// TestNetNSEnds checks that the goroutine comes back however Do ends, and that its
+// thread can then serve others.
 func TestNetNSEnds(t *testing.T) {
 	needPrivilege(t)
 	for name, end := range map[string]func(testing.TB){
@@ -90,7 +91,7 @@ func TestNetNSEnds(t *testing.T) {
 	}
 }
 
-// wantGone waits until no thread and no file of the process is in a namespace.
+// wantGone waits until no thread and no file of the process refers to a namespace.
 func wantGone(t *testing.T, ns string) {
 	t.Helper()
 	var left []string
@@ -134,7 +135,7 @@ func TestNetNSNested(t *testing.T) {
 	}
 }
 
-// TestNetNSSubtests are in the namespace, one after another and in parallel.
+// TestNetNSSubtests runs subtests in the namespace, one after another and in parallel.
 func TestNetNSSubtests(t *testing.T) {
 	home := thread()
 	prog, _ := load(t, "xdp", "xdp_pass")
@@ -159,8 +160,8 @@ func TestNetNSSubtests(t *testing.T) {
 	}
 }
 
-// TestNetNSStray notices subtests that were started in Do and are not in the
-// namespace.
+// TestNetNSStray checks that subtests fail if they were started in Do, but run outside
+// of the namespace.
 func TestNetNSStray(t *testing.T) {
 	prog, _ := load(t, "xdp", "xdp_pass")
 	run := func(tb testing.TB) { Run(tb, prog, progrun.XDP{Packet: packet()}) }
@@ -185,8 +186,8 @@ func TestNetNSStray(t *testing.T) {
 	}
 }
 
-// errFirstThread is what became of a namespace made from the process's first
-// thread, which TestMain runs on.
+// errFirstThread is the error of visitFromFirstThread, which TestMain calls on the
+// process's first thread.
 var errFirstThread error
 
 // visitFromFirstThread makes a namespace on the first thread, and visits it.
@@ -197,8 +198,8 @@ func visitFromFirstThread() error {
 	first, onFirst := unix.Getpid(), false
 	home := thread()
 	var err error
-	// Threads that are locked are not free to run the next goroutine, so that
-	// the first thread's turn comes.
+	// Threads that are locked cannot run other goroutines, so the next one runs on the
+	// first thread.
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for range 64 {
@@ -241,7 +242,7 @@ func visitFromFirstThread() error {
 }
 
 func TestNetNSFirstThread(t *testing.T) {
-	NewNetNS(t) // skips without privilege
+	NewNetNS(t) // skips the test without privilege
 	if errFirstThread != nil {
 		t.Error(errFirstThread)
 	}

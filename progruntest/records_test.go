@@ -18,8 +18,8 @@ type event struct {
 	_      uint32
 }
 
-// writers are the programs that write records. Syscall programs may sleep, and
-// such cannot use perf event arrays.
+// writers are the programs that write records. Syscall programs may sleep, and programs
+// that sleep cannot use perf event arrays.
 var writers = []struct {
 	program, m string
 	typ        ebpf.ProgramType
@@ -73,11 +73,11 @@ func write(tb testing.TB, maps map[string]*ebpf.Map, n uint32) {
 func TestRecords(t *testing.T) {
 	for _, w := range writers {
 		t.Run(w.program, func(t *testing.T) {
-			runtime.LockOSThread() // on which perf event arrays keep an order
+			runtime.LockOSThread() // on one thread the records of perf event arrays stay in order
 			defer runtime.UnlockOSThread()
 			Need(t, progrun.HaveProgramRun(w.typ))
 			prog, maps := writer(t, w.program, 3)
-			w.run(t, prog) // perf event arrays take none before they have a reader
+			w.run(t, prog) // without a reader, perf event arrays take no records
 			since := Records[event](t, maps[w.m])
 			if got := since(); len(got) != 0 {
 				t.Errorf("got %v before a run", got)
@@ -104,7 +104,7 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// TestNoRecords does not wait for records that do not come.
+// TestNoRecords checks that nothing waits if there are no records.
 func TestNoRecords(t *testing.T) {
 	for _, program := range []string{"xdp_ring_quiet", "xdp_perf"} {
 		t.Run(program, func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestRecordTypes(t *testing.T) {
 	}
 }
 
-// TestLostRecords fails the test that loses them, even if it does not look.
+// TestLostRecords checks that lost records fail a test, even if it does not read any.
 func TestLostRecords(t *testing.T) {
 	needPrivilege(t)
 	for _, program := range []string{"tc_ring", "tc_perf"} {
@@ -175,7 +175,7 @@ func TestLostRecords(t *testing.T) {
 			}
 		})
 	}
-	// The kernel tells of those that a perf event array lost when there is room
+	// The kernel reports the lost records of a perf event array when there is room
 	// again.
 	attempt(func(tb testing.TB) {
 		runtime.LockOSThread()
@@ -191,7 +191,7 @@ func TestLostRecords(t *testing.T) {
 	}).wantFailed(t, "records were lost: its buffer of")
 }
 
-// TestFullBuffer passes with as many records as fit but for one.
+// TestFullBuffer checks that a test passes if there is room for one more record.
 func TestFullBuffer(t *testing.T) {
 	needPrivilege(t)
 	attempt(func(tb testing.TB) {

@@ -10,7 +10,7 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// counts is a value of the map counts.
+// counts is a value of the map of that name.
 type counts struct {
 	Records uint64
 	ByType  [4]uint32

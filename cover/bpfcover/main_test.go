@@ -9,7 +9,7 @@ import (
 	"github.com/progrun/progrun/cover"
 )
 
-// TestReport reports on a folder with a profile of no programs.
+// TestReport makes the reports of a folder with an empty profile.
 func TestReport(t *testing.T) {
 	dir := t.TempDir()
 	if err := (&cover.Profile{}).WriteDir(dir); err != nil {

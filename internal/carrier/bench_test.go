@@ -8,7 +8,8 @@ import (
 	"github.com/progrun/progrun/internal/carrier"
 )
 
-// BenchmarkCarry is the time of one packet: added, run, and its output copied.
+// BenchmarkCarry measures one carried packet: adding it, running it, and copying its
+// output.
 func BenchmarkCarry(b *testing.B) {
 	for _, output := range []bool{false, true} {
 		for _, size := range []int{64, 512, 1500} {
@@ -44,7 +45,7 @@ func BenchmarkCarry(b *testing.B) {
 	}
 }
 
-// BenchmarkSingle is the time of one packet in a run of its own.
+// BenchmarkSingle measures one packet in a run of its own.
 func BenchmarkSingle(b *testing.B) {
 	for _, output := range []bool{false, true} {
 		for _, size := range []int{64, 512, 1500} {
@@ -61,7 +62,7 @@ func BenchmarkSingle(b *testing.B) {
 	}
 }
 
-// udp is a frame of so many bytes, IPv4 and UDP to a port.
+// udp returns a frame of n bytes: UDP over IPv4, to a port.
 func udp(n int, port uint16) []byte {
 	p := make([]byte, n)
 	p[12], p[13] = 8, 0

@@ -17,7 +17,7 @@ import (
 	"github.com/progrun/progrun/internal/carrier"
 )
 
-// call runs a carrier as the library does.
+// call makes the system call of a carrier as the root package does.
 func call(prog *ebpf.Program, data []byte, repeat int) (time.Duration, syscall.Errno) {
 	res, err := progrun.Raw{DataIn: data, Repeat: uint32(repeat)}.Run(prog)
 	var errno syscall.Errno
@@ -25,7 +25,7 @@ func call(prog *ebpf.Program, data []byte, repeat int) (time.Duration, syscall.E
 	return res.Duration, errno
 }
 
-// carry makes a carrier that is held as long as the test runs.
+// carry makes a carrier, and holds it until the test ends.
 func carry(t testing.TB, target *ebpf.Program, opts carrier.Options) *carrier.Carrier {
 	t.Helper()
 	c := makeCarrier(t, target, opts)
@@ -50,7 +50,7 @@ func makeCarrier(t testing.TB, target *ebpf.Program, opts carrier.Options) *carr
 	return c
 }
 
-// need skips a test where the kernel has no carriers.
+// need skips a test if the kernel has no carriers.
 func need(t testing.TB, err error) {
 	t.Helper()
 	if errors.Is(err, ebpf.ErrNotSupported) {
@@ -61,7 +61,7 @@ func need(t testing.TB, err error) {
 	}
 }
 
-// needCarriers skips a test where no program can copy packets.
+// needCarriers skips a test if no program can copy packets.
 func needCarriers(t testing.TB) {
 	t.Helper()
 	need(t, features.HaveProgramHelper(ebpf.XDP, asm.FnXdpStoreBytes))
@@ -70,8 +70,8 @@ func needCarriers(t testing.TB) {
 // input is a packet of a test.
 type input struct{ packet, metadata []byte }
 
-// compare runs inputs on two instances of a program, by themselves and carried,
-// and reports whether all came out the same.
+// compare runs inputs on two instances of a program, alone and carried, and reports
+// whether all results are the same.
 func compare(t testing.TB, single *ebpf.Program, c *carrier.Carrier, inputs []input) bool {
 	t.Helper()
 	b := c.Chunk(0)
@@ -123,7 +123,7 @@ func same(t testing.TB, single *ebpf.Program, in input, got carrier.Result, n in
 	return true
 }
 
-// program loads a program of testdata, as often as it is asked for.
+// program loads a new instance of a program of testdata.
 func program(t testing.TB, file, name string) *ebpf.Collection {
 	t.Helper()
 	spec := spec(t, file)
@@ -153,8 +153,8 @@ func spec(t testing.TB, file string) *ebpf.CollectionSpec {
 	return spec
 }
 
-// TestPrograms carries packets of all sizes, with metadata and without, through
-// every XDP program of testdata.
+// TestPrograms carries packets of all sizes, with and without metadata, through every
+// XDP program of testdata.
 func TestPrograms(t *testing.T) {
 	needCarriers(t)
 	for _, file := range []string{"xdp", "xdp_frags"} {
@@ -176,7 +176,7 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// sizes are packets of every size, some with metadata.
+// sizes returns packets of every size, some with metadata.
 func sizes(seed uint32) []input {
 	var all []input
 	for n := 14; n <= 3520; n++ {
@@ -199,7 +199,7 @@ func sizes(seed uint32) []input {
 	return all
 }
 
-// set sets an entry of a map of the programs, and reports whether there is one.
+// set sets an entry of a map of each instance, and reports whether there is such a map.
 func set[T any](t testing.TB, name string, value T, programs ...*ebpf.Collection) bool {
 	t.Helper()
 	for _, c := range programs {
@@ -214,7 +214,7 @@ func set[T any](t testing.TB, name string, value T, programs ...*ebpf.Collection
 	return true
 }
 
-// equal wants two programs to have left the same in their maps.
+// equal checks that two instances left the same contents in their maps.
 func equal(t *testing.T, a, b *ebpf.Collection) {
 	t.Helper()
 	for name, m := range a.Maps {
@@ -229,7 +229,7 @@ func equal(t *testing.T, a, b *ebpf.Collection) {
 	}
 }
 
-// total is the sum of an entry over all CPUs.
+// total returns the sum of an entry over all CPUs.
 func total(t *testing.T, m *ebpf.Map, key uint32) (sum uint64) {
 	t.Helper()
 	var values [][]byte
@@ -249,7 +249,7 @@ func total(t *testing.T, m *ebpf.Map, key uint32) (sum uint64) {
 	return sum
 }
 
-// result returns what became of a packet of a chunk.
+// result returns the result of a packet of a chunk.
 func result(b *carrier.Chunk, i int) (r carrier.Result) {
 	b.Result(i, &r)
 	return r

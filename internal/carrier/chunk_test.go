@@ -10,8 +10,8 @@ import (
 	"github.com/progrun/progrun/internal/carrier"
 )
 
-// TestUnfit has packets amidst others that cannot be carried: they do not run,
-// and nor does what follows them before they were skipped.
+// TestUnfit has packets that cannot be carried among others. They do not run, and the
+// packets after them run only once they have been skipped.
 func TestUnfit(t *testing.T) {
 	target := program(t, "xdp", "xdp_count")
 	set(t, "verdict", uint32(3), target)
@@ -66,7 +66,7 @@ func TestUnfit(t *testing.T) {
 	}
 }
 
-// TestRoom has more output than there is room for at a time.
+// TestRoom has more output than fits at a time.
 func TestRoom(t *testing.T) {
 	single, target := program(t, "xdp", "xdp_grow_tail"), program(t, "xdp", "xdp_grow_tail")
 	set(t, "delta", int32(3400), single, target)
@@ -78,7 +78,7 @@ func TestRoom(t *testing.T) {
 	compare(t, single.Programs["xdp_grow_tail"], c, inputs)
 }
 
-// TestCut ends calls early, as signals do, and has them fail.
+// TestCut ends calls early, as signals do, and makes calls fail.
 func TestCut(t *testing.T) {
 	target := program(t, "xdp", "xdp_count")
 	c := carry(t, target.Programs["xdp_count"], carrier.Options{Chunks: 1, Packets: 100})
@@ -108,7 +108,7 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// TestExchange changes the target under two chunks.
+// TestExchange replaces the target while two chunks use it.
 func TestExchange(t *testing.T) {
 	one, two := program(t, "xdp", "xdp_count"), program(t, "xdp", "xdp_count")
 	set(t, "verdict", uint32(1), one)
@@ -132,7 +132,7 @@ func TestExchange(t *testing.T) {
 	}
 }
 
-// TestMisfit refuses programs that no array of programs takes.
+// TestMisfit makes carriers of programs that fit in no array of programs, which fails.
 func TestMisfit(t *testing.T) {
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SocketFilter, License: "MIT", Instructions: script{}.instructions(nil),

@@ -9,8 +9,9 @@ import (
 	"github.com/progrun/progrun/internal/carrier"
 )
 
-// FuzzCarry compares the two ways for one program and one packet, run three
-// times so that each but the first meets what the one before has left.
+// FuzzCarry compares carried runs with single runs of one program on one packet. It
+// runs the packet three times, so that the later runs meet what the earlier ones have
+// left.
 func FuzzCarry(f *testing.F) {
 	needCarriers(f)
 	carriers := make(map[bool]*carrier.Carrier)

@@ -12,8 +12,8 @@ import (
 	"github.com/progrun/progrun/internal/carrier"
 )
 
-// witness is a program that writes down what each frame is like, 40 bytes, spoils
-// the frame, and returns the frame's last byte.
+// witness returns a program that records 40 bytes of each frame, spoils the frame, and
+// returns the frame's last byte.
 func witness(t testing.TB, frames int) (*ebpf.Program, *ebpf.Map) {
 	t.Helper()
 	log, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 40, MaxEntries: uint32(frames + 1)})
@@ -66,8 +66,8 @@ func witness(t testing.TB, frames int) (*ebpf.Program, *ebpf.Map) {
 	return p, log
 }
 
-// TestLivePackets has live frames be those of a capture, in order, whatever the
-// program did to the pages before.
+// TestLivePackets checks that live frames are those of a capture, in order, whatever
+// the program did to the pages before.
 func TestLivePackets(t *testing.T) {
 	needCarriers(t)
 	const frames = 3000
@@ -119,7 +119,7 @@ func TestLivePackets(t *testing.T) {
 	}
 }
 
-// TestLiveVerdicts counts verdicts of frames as they are.
+// TestLiveVerdicts counts the verdicts of frames that the carrier does not write.
 func TestLiveVerdicts(t *testing.T) {
 	needCarriers(t)
 	target := program(t, "xdp", "xdp_drop")

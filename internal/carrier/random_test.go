@@ -13,7 +13,7 @@ import (
 	"github.com/progrun/progrun/internal/carrier"
 )
 
-// A script is a program to make, an operation for each four bytes. All that the
+// A script describes a program, with an operation for each four bytes. All that the
 // program sees goes into its verdict.
 type script []byte
 
@@ -54,18 +54,18 @@ func (s script) instructions(counter *ebpf.Map) asm.Instructions {
 	return append(all, asm.Mov.Reg32(asm.R0, rSum), asm.Return())
 }
 
-// sum takes R0 into the sum.
+// sum adds R0 to the sum.
 func sum() asm.Instructions {
 	return asm.Instructions{asm.Mul.Imm32(rSum, 31), asm.Add.Reg32(rSum, asm.R0)}
 }
 
-// operation is one operation, with a number and a byte to use.
+// operation returns the instructions of one operation, with a number and a byte to use.
 func operation(op byte, n int32, b byte, next string, counter *ebpf.Map) asm.Instructions {
 	call := func(f asm.BuiltinFunc, args ...asm.Instruction) asm.Instructions {
 		all := append(asm.Instructions{asm.Mov.Reg(asm.R1, rCtx)}, args...)
 		return append(append(all, f.Call()), sum()...)
 	}
-	// within has R2 point to n bytes of the packet, or of the metadata.
+	// within makes R2 point to n bytes of the packet, or of the metadata.
 	within := func(from, to int16, off, n int32) asm.Instructions {
 		return asm.Instructions{
 			asm.LoadMem(asm.R2, rCtx, from, asm.Word),
@@ -122,7 +122,7 @@ func operation(op byte, n int32, b byte, next string, counter *ebpf.Map) asm.Ins
 	}
 }
 
-// carried is how many packets a test carries: few, unless it is told.
+// carried returns how many packets a test carries: PROGRUN_CARRIED, or a small number.
 func carried() int {
 	if n, err := strconv.Atoi(os.Getenv("PROGRUN_CARRIED")); err == nil {
 		return n

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// runSection feeds what a test binary prints through test2json.
+// runSection passes the output of a test binary through test2json.
 func runSection(t *testing.T, s section) *results {
 	t.Helper()
 	r := newResults()
@@ -46,8 +46,7 @@ FAIL
 	}
 }
 
-// A test that was running when the machine stopped has failed, and so has the
-// package.
+// A test that ran when the machine stopped has failed, and so has its package.
 func TestUnfinished(t *testing.T) {
 	r := runSection(t, section{path: "p", output: []byte("=== RUN   TestA\n    a_test.go:3: so far\n")})
 	res := r.byID[testID{"p", "TestA"}]
@@ -62,7 +61,7 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
-// A package whose tests all pass can fail still, in TestMain.
+// A package can fail in TestMain although all its tests pass.
 func TestPackageFails(t *testing.T) {
 	out := "=== RUN   TestA\n--- PASS: TestA (0.00s)\nPASS\nleaked a program\n"
 	r := runSection(t, section{path: "p", output: []byte(out), ended: true, status: 1})

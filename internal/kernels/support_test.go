@@ -31,7 +31,7 @@ func TestSupport(t *testing.T) {
 	}
 }
 
-// What a machine does not permit is told from what its kernel lacks.
+// A result that a machine does not permit differs from one that its kernel lacks.
 func TestSupportForbidden(t *testing.T) {
 	r := aReport("6.12-16k", typesTest+"/XDP pass", typesTest+"/Tracing skip load program: operation not permitted")
 	r.arch = archs[1]
@@ -49,7 +49,7 @@ func TestSupportForbidden(t *testing.T) {
 	}
 }
 
-// The host's kernel stands back for Debian's of the same series.
+// Debian's kernel of the same series takes the place of the host's.
 func TestSupportHost(t *testing.T) {
 	host := aReport("6.1", typesTest+"/XDP skip no")
 	host.host = true

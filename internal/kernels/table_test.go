@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// aReport makes the report of a kernel from lines such as "TestA/sub pass".
+// aReport returns the report of a kernel, made from lines such as "TestA/sub pass".
 func aReport(series string, lines ...string) *report {
 	r := &report{target: target{arch: archs[0], kernel: series}, results: newResults()}
 	for _, line := range lines {
