@@ -32,7 +32,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// asCommand in the environment makes the test binary the command.
+// asCommand is the environment variable that makes the test binary the command.
 const asCommand = "TRAFFICGEN_AS_COMMAND"
 
 func TestMain(m *testing.M) {
@@ -43,13 +43,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// need skips a test that sends frames where that cannot be.
+// need skips a test that sends frames if the machine cannot.
 func need(t *testing.T) {
 	t.Helper()
 	progruntest.Need(t, progrun.HaveXDPLiveFrames())
 }
 
-// output runs the command without a process of its own.
+// output returns what the command prints. It fails the test if the command fails.
 func output(t *testing.T, terminal bool, args ...string) string {
 	t.Helper()
 	need(t)
@@ -61,7 +61,7 @@ func output(t *testing.T, terminal bool, args ...string) string {
 	return out
 }
 
-// command runs the command, and returns what it printed.
+// command runs the command in this process, and returns what it printed.
 func command(terminal bool, args ...string) (string, error) {
 	var out bytes.Buffer
 	o, err := parse(args, &out)
@@ -71,7 +71,7 @@ func command(terminal bool, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// totals are the last lines, by their first word.
+// totals returns the rows after the empty line, by the name that they begin with.
 func totals(out string) map[string]string {
 	rows := make(map[string]string)
 	_, last, _ := strings.Cut(out, "\n\n")
@@ -83,7 +83,7 @@ func totals(out string) map[string]string {
 	return rows
 }
 
-// number is the one that a row begins with, or -1.
+// number returns the number at the start of a row, or -1.
 func number(row string) int64 {
 	n, err := strconv.ParseInt(regexp.MustCompile(`^\d+`).FindString(row), 10, 64)
 	if err != nil {
@@ -92,7 +92,7 @@ func number(row string) int64 {
 	return n
 }
 
-// What was sent arrives.
+// All frames that were sent arrive.
 func TestFrames(t *testing.T) {
 	for _, args := range [][]string{
 		{"-frames", "10k"},
@@ -116,7 +116,7 @@ func TestFrames(t *testing.T) {
 // testPcap is a capture with packets from 14 to 1,514 bytes.
 const testPcap = "../../testdata/traffic.pcap"
 
-// A capture is sent as it is, as often as it is asked for, at its own times.
+// A capture is sent unchanged, as often as asked, at its own times.
 func TestReplay(t *testing.T) {
 	packets := int64(46)
 	for _, test := range []struct {
@@ -135,7 +135,7 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// The end of the duration is no error, and the progress is there.
+// The end of -duration is no error, and the progress is shown.
 func TestDuration(t *testing.T) {
 	for _, args := range [][]string{
 		{"-rate", "1000", "-duration", "1.2"},
@@ -155,7 +155,7 @@ func TestDuration(t *testing.T) {
 	}
 }
 
-// With -json each line is an object, and the last one the totals.
+// With -json each line is an object. The last one has the totals.
 func TestJSON(t *testing.T) {
 	out := output(t, true, "-rate", "1000", "-duration", "1.2", "-json")
 	var lines []line
@@ -174,7 +174,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// Mistakes end in one sentence, before anything is made.
+// A mistake ends the command with one sentence, before it makes anything.
 func TestMistakes(t *testing.T) {
 	need(t)
 	for _, test := range []struct{ args, want string }{
@@ -209,8 +209,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// Whatever ends the command, nothing is left of what it made. That is more
-// than it can take care of itself.
+// However the command ends, it leaves nothing behind, even if it is killed.
 func TestNothingIsLeft(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(sig.String(), func(t *testing.T) {
@@ -226,7 +225,7 @@ func TestNothingIsLeft(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = cmd.Process.Kill() }() // if the test has failed before
+			defer func() { _ = cmd.Process.Kill() }() // in case the test fails before
 			lines := bufio.NewScanner(out)
 			for range 2 { // a headline, and the first progress
 				if !lines.Scan() {
@@ -254,8 +253,8 @@ func TestNothingIsLeft(t *testing.T) {
 					t.Errorf("ended with %v, %s%s", err, &rest, &complaints)
 				}
 			}
-			// The kernel lets go of some things a moment later, and may give the
-			// number of a namespace to a new one of somebody else.
+			// The kernel releases some objects a moment later, and may give the number
+			// of a namespace to a new one.
 			left := have.left(t)
 			for end := time.Now().Add(5 * time.Second); left != "" && time.Now().Before(end); left = have.left(t) {
 				time.Sleep(10 * time.Millisecond)
@@ -267,7 +266,7 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// things are what a process has of what must not outlive it.
+// things are the kernel objects of a process that must not outlive it.
 type things struct {
 	namespaces      []string // as in net:[4026531840]
 	links, programs []uint32
@@ -306,7 +305,7 @@ func thingsOf(t *testing.T, pid int) things {
 	return have
 }
 
-// left names what is still there.
+// left returns the names of the objects that still exist.
 func (have things) left(t *testing.T) string {
 	t.Helper()
 	var left []string
@@ -351,8 +350,7 @@ func (have things) left(t *testing.T) string {
 	return strings.Join(left, ", ")
 }
 
-// Every frame that the program makes has right checksums, and the flows come up
-// one after the other.
+// Every generated frame has right checksums, and the flows follow one another.
 func TestGenerate(t *testing.T) {
 	need(t)
 	for _, args := range []string{
@@ -378,7 +376,7 @@ func TestGenerate(t *testing.T) {
 			}
 			defer progs.close()
 			flows := map[string]bool{}
-			runtime.LockOSThread() // a CPU's flows begin where they do
+			runtime.LockOSThread() // each CPU begins at a flow of its own
 			defer runtime.UnlockOSThread()
 			for range 200 {
 				res, err := progrun.XDP{Packet: l.template.frame}.Run(progs.Generate)
@@ -414,7 +412,7 @@ func checkFrame(t *testing.T, b []byte, size int) string {
 	return fmt.Sprint(p.NetworkLayer().NetworkFlow(), p.TransportLayer().TransportFlow())
 }
 
-// pair makes a veth pair in a namespace, and hands over the namespace's name.
+// pair makes a veth pair in a namespace, and returns the namespace's name.
 func pair(t *testing.T, prepare func(near, far netlink.Link) error) string {
 	t.Helper()
 	need(t)
@@ -422,7 +420,7 @@ func pair(t *testing.T, prepare func(near, far netlink.Link) error) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ns.Close() }) // and all that is in it
+	t.Cleanup(func() { ns.Close() }) // and everything in it
 	err = (&end{ns: ns}).inside(func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = "near"
@@ -469,7 +467,7 @@ func receiver(t *testing.T, l netlink.Link) (*programs, error) {
 	return progs, err
 }
 
-// Frames leave by an interface that exists, by XDP_TX and by a redirect.
+// Frames leave by an existing interface, by XDP_TX and by a redirect.
 func TestInterface(t *testing.T) {
 	var progs *programs
 	ns := pair(t, func(near, far netlink.Link) (err error) {
@@ -491,7 +489,7 @@ func TestInterface(t *testing.T) {
 	}
 }
 
-// What would swallow every frame is refused, and says why.
+// The command refuses a target that would lose every frame, and says why.
 func TestLookAhead(t *testing.T) {
 	for _, test := range []struct {
 		name, want string
@@ -521,14 +519,14 @@ func TestLookAhead(t *testing.T) {
 	}
 }
 
-// noXDPFeatures reports whether the kernel keeps the features of interfaces to
-// itself.
+// noXDPFeatures reports whether the kernel does not tell what interfaces can do for
+// XDP.
 func noXDPFeatures(string) bool {
 	_, err := xdpFeatures(1)
 	return err != nil
 }
 
-// Frames that the target refuses are counted, by reason.
+// Frames that the target refuses are counted by reason.
 func TestLost(t *testing.T) {
 	var progs *programs
 	var near netlink.Link
@@ -548,7 +546,7 @@ func TestLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.close()
-	// Too large for the target, as it becomes after the look ahead.
+	// The target's MTU becomes too small after the command has looked at it.
 	if err := p.(*target).inside(func() error { return netlink.LinkSetMTU(near, 1000) }); err != nil {
 		t.Fatal(err)
 	}

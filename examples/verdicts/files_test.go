@@ -16,11 +16,11 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 )
 
-// shared is the testdata of the whole repository.
+// shared is the testdata directory of the whole repository.
 const shared = "../../testdata"
 
-// files makes a directory with the objects and captures of testdata, and
-// others that are made of them.
+// files makes a directory with the objects and captures of testdata, and with others
+// made from them.
 func files(t *testing.T) string {
 	t.Helper()
 	f := fixtures{t, t.TempDir()}
@@ -40,7 +40,7 @@ func files(t *testing.T) string {
 	return f.dir
 }
 
-// order is in the names of objects for this machine.
+// order is the byte order in the names of objects for this machine.
 func order() string {
 	if littleEndian {
 		return "bpfel"
@@ -48,10 +48,10 @@ func order() string {
 	return "bpfeb"
 }
 
-// objectFile is the name of an object of testdata for this machine.
+// objectFile returns the name of an object of testdata for this machine.
 func objectFile(name string) string { return filepath.Join(shared, name+"_"+order()+".o") }
 
-// otherOrder is the name of an object that is not for this machine.
+// otherOrder returns the name of an object that is not for this machine.
 func otherOrder() string {
 	if littleEndian {
 		return filepath.Join(shared, "xdp_bpfeb.o")
@@ -83,7 +83,7 @@ func (f fixtures) write(name string, b []byte) {
 	f.check(os.WriteFile(filepath.Join(f.dir, name), b, 0o644))
 }
 
-// objects makes a filter with a bug: it drops port 22 in place of 23.
+// objects makes a filter with a bug: it drops port 22 instead of 23.
 func (f fixtures) objects() {
 	b := f.read(filepath.Join(f.dir, "xdp.o"))
 	f.write("truncated.o", b[:len(b)/2])
@@ -137,7 +137,7 @@ func (f fixtures) links() {
 	f.mixed("wifi.pcapng", layers.LinkTypeIEEE802_11, packets[2], ip4)
 }
 
-// damaged makes files that end too early, or are something else.
+// damaged makes files that end too early, or are not captures.
 func (f fixtures) damaged() {
 	for _, name := range []string{"traffic.pcap", "traffic.pcapng", "traffic.pcap.gz"} {
 		b := f.read(filepath.Join(f.dir, name))
@@ -149,7 +149,7 @@ func (f fixtures) damaged() {
 	f.write("magic.pcap", append([]byte("\xd4\xc3\xb2\xa2"), traffic[4:]...))
 }
 
-// json makes what -golden and -map read.
+// json makes the files for -golden and -map.
 func (f fixtures) json() {
 	before := command(f.t, f.dir, "", "-json").stdout
 	f.write("before.json", []byte(before))

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Whatever a file holds, reading it ends, and its packets can be told of.
+// Reading a file ends, whatever it holds, and its packets have summaries.
 func FuzzCapture(f *testing.F) {
 	names, err := filepath.Glob("testdata/*.pcap")
 	if err != nil {

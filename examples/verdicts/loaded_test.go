@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loadFilter loads the filter as another process would, and pins it in a file
-// system of its own.
+// loadFilter loads the filter as another process would, and pins it in a file system of
+// its own.
 func loadFilter(t *testing.T, name string) (coll *ebpf.Collection, pin string) {
 	t.Helper()
 	if err := rlimit.RemoveMemlock(); err != nil {
@@ -41,7 +41,7 @@ func loadFilter(t *testing.T, name string) (coll *ebpf.Collection, pin string) {
 	return coll, pin
 }
 
-// A loaded program runs with the maps that it has, if that was allowed.
+// A loaded program runs with its own maps, if a flag allows that.
 func TestLoaded(t *testing.T) {
 	needXDP(t)
 	coll, pin := loadFilter(t, "xdp_filter")
@@ -68,14 +68,14 @@ func TestLoaded(t *testing.T) {
 			t.Errorf("%s: %s", flag, r)
 		}
 		same(t, command(t, "", "", flag, "-yes"), "loaded")
-		if n := frames() - before; n != 33 { // XDP_PASS, each packet once
+		if n := frames() - before; n != 33 { // each packet that passes, once
 			t.Errorf("%s -yes passed %d packets, want 33", flag, n)
 		}
 	}
 	same(t, command(t, files(t), "", "-pinned", pin, "-yes", "-against", "xdp.o"), "loaded-against")
 }
 
-// A program that has no maps needs no consent.
+// A program without maps needs no consent.
 func TestLoadedWithoutMaps(t *testing.T) {
 	needXDP(t)
 	_, pin := loadFilter(t, "xdp_pass")
@@ -84,7 +84,7 @@ func TestLoadedWithoutMaps(t *testing.T) {
 	}
 }
 
-// Programs that take no packets are refused.
+// The command refuses programs that take no packets.
 func TestLoadedOther(t *testing.T) {
 	needXDP(t)
 	spec, err := ebpf.LoadCollectionSpec(objectFile("syscall"))
@@ -108,7 +108,7 @@ func TestLoadedOther(t *testing.T) {
 	}
 }
 
-// Who may not load programs is told so.
+// The error names the privilege that is missing.
 func TestPrivilege(t *testing.T) {
 	needXDP(t)
 	dir := files(t)

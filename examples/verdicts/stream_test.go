@@ -33,7 +33,7 @@ func unprivileged(t *testing.T, dir string) result {
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// -write writes the packets as they came out, with their times.
+// -write writes the packets as the program left them, with their times.
 func TestWrite(t *testing.T) {
 	needXDP(t)
 	dir := files(t)
@@ -64,7 +64,7 @@ func TestWrite(t *testing.T) {
 	if before, after := times("traffic.pcap"), times("out.pcap"); !after[0].Equal(before[15]) {
 		t.Errorf("the first has the time %v, want that of the 16th, %v", after[0], before[15])
 	}
-	// An Ethernet header that comes back as zeros is not written as such.
+	// The Ethernet header that comes back as zeros is not written as zeros.
 	if r := command(t, dir, "", "-object", "socket_filter.o", "-pcap", "traffic.pcap", "-write", "out.pcap"); r.status != 0 {
 		t.Fatalf("%s", r)
 	}
@@ -73,7 +73,7 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// -time is a line of JSON.
+// -time prints a line of JSON.
 func TestTime(t *testing.T) {
 	needXDP(t)
 	r := command(t, "", "", "-time")
@@ -103,8 +103,8 @@ func TestTime(t *testing.T) {
 	}
 }
 
-// A capture that is still being made is listed as it comes, and a signal ends
-// it as its end would.
+// A capture that is still being made is listed as it grows. A signal ends the list as
+// the end of the capture would.
 func TestInterrupt(t *testing.T) {
 	needXDP(t)
 	traffic, err := os.ReadFile(filepath.Join(shared, "traffic.pcap"))
@@ -148,7 +148,7 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// A terminal shows how far a large capture has been read.
+// A terminal shows how much of a large capture has been read.
 func TestProgress(t *testing.T) {
 	needXDP(t)
 	f := fixtures{t, t.TempDir()}
@@ -173,7 +173,7 @@ func TestProgress(t *testing.T) {
 	cmd.Dir, cmd.Stderr = f.dir, screen
 	f.check(cmd.Run())
 	screen.Close()
-	shown, _ := io.ReadAll(terminal) // ends with EIO when nobody has it open
+	shown, _ := io.ReadAll(terminal) // ends with EIO once nobody has it open
 	if !bytes.Contains(shown, []byte("[=")) || !bytes.Contains(shown, []byte(" a second")) || !bytes.HasSuffix(shown, []byte("\r\x1b[K")) {
 		t.Errorf("on the terminal: %q", shown)
 	}

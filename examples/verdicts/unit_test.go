@@ -42,7 +42,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// A VLAN tag is one, whatever bytes are beside it.
+// A VLAN tag is recognized whatever bytes are beside it.
 func TestCompareVLAN(t *testing.T) {
 	for _, test := range []struct{ untagged, tagged, want string }{
 		{"ffffffffffff 020000000001 0800 4500", "ffffffffffff 020000000001 81000064 0800 4500", "VLAN tag 100"},
@@ -72,7 +72,7 @@ func unhex(t *testing.T, s string) []byte {
 	return b
 }
 
-// Values of JSON become what C has in memory.
+// Values of JSON become the bytes that C has in memory.
 func TestEncode(t *testing.T) {
 	u8, u16 := &btf.Int{Name: "u8", Size: 1}, &btf.Int{Name: "u16", Size: 2}
 	u32, s32 := &btf.Int{Name: "u32", Size: 4}, &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}
@@ -155,7 +155,7 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// Percentiles are within a 32nd, and every duration is in a bar.
+// Percentiles are exact to within a 32nd, and every duration is in a bar.
 func TestHistogram(t *testing.T) {
 	for _, scale := range []time.Duration{1, 7, 1000, 1e6, 1e12} {
 		var h histogram
@@ -194,7 +194,7 @@ func TestHistogram(t *testing.T) {
 	}
 }
 
-// What a program does not refer to is not loaded.
+// Maps and programs that the program does not refer to are not loaded.
 func TestPrune(t *testing.T) {
 	spec, err := ebpf.LoadCollectionSpec(filepath.Join("testdata", "firewall_"+order()+".o"))
 	if err != nil {
@@ -206,7 +206,7 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// Verdicts are matched by their name or the end of it.
+// -only matches the name of a verdict, or its end.
 func TestMatches(t *testing.T) {
 	for _, test := range []struct {
 		name, want string

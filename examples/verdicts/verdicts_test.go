@@ -19,7 +19,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// built is the command, built as its users build it.
+// built is the path of the command, built as users build it.
 var built string
 
 func TestMain(m *testing.M) {
@@ -40,13 +40,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// needXDP skips a test that loads XDP programs where that is not possible.
+// needXDP skips a test that loads XDP programs if the process may not.
 func needXDP(t *testing.T) {
 	t.Helper()
 	progruntest.Need(t, progrun.HaveProgramRun(ebpf.XDP))
 }
 
-// result is what a command printed, and its exit status.
+// result is the output of a command, and its exit status.
 type result struct {
 	stdout, stderr string
 	status         int
@@ -73,7 +73,7 @@ func command(t *testing.T, dir, stdin string, args ...string) result {
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// String is a result without what differs from run to run: times.
+// String returns a result without times, which differ from run to run.
 func (r result) String() string {
 	s := r.stdout
 	if r.stderr != "" {
@@ -100,7 +100,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`program \d+`), "program N"},
 }
 
-// same compares a result with a golden file, or writes that.
+// same compares a result with a golden file, or writes the file.
 func same(t *testing.T, r result, name string) {
 	t.Helper()
 	file := filepath.Join("testdata", "golden", name+".txt")
@@ -118,7 +118,7 @@ func same(t *testing.T, r result, name string) {
 	}
 }
 
-// diff lists the lines that one text has and the other has not.
+// diff returns the lines that only one of two texts has.
 func diff(want, have string) string {
 	var b strings.Builder
 	only := func(mark, a, b string) (lines string) {
@@ -138,13 +138,13 @@ func diff(want, have string) string {
 	return b.String()
 }
 
-// Every kind of output on the real kernel, and every mistake.
+// This tests every kind of output on the real kernel, and every mistake.
 func TestGolden(t *testing.T) {
 	needXDP(t)
 	dir := files(t)
 	for _, test := range []struct {
 		name, args, stdin string
-		need              func() error // what the kernel must have
+		need              func() error // what the kernel needs
 	}{
 		{name: "default", args: ""},
 		{name: "help", args: "-h"},
@@ -259,8 +259,8 @@ func TestGolden(t *testing.T) {
 
 func haveNetfilter() error { return progrun.HaveProgramRun(ebpf.Netfilter) }
 
-// cgroup_skb programs have no direct access to the packet on kernels before
-// 6.14: what they say of it is then doubted.
+// Before Linux 6.14 cgroup_skb programs have no direct access to the packet. The
+// command then says that the verdict may be wrong.
 func TestCGroupSKB(t *testing.T) {
 	needXDP(t)
 	r := command(t, files(t), "", "-object", "cgroup_skb.o", "-program", "cgroup_egress")
@@ -273,7 +273,7 @@ func TestCGroupSKB(t *testing.T) {
 	}
 }
 
-// The copies that are embedded are those of testdata.
+// The embedded copies are the same as in testdata.
 func TestCopies(t *testing.T) {
 	for original, embedded := range map[string][]byte{
 		objectFile("xdp"): filterObject, filepath.Join(shared, "traffic.pcap"): trafficCapture,
@@ -288,7 +288,7 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// Every flag is in the help.
+// The help lists every flag.
 func TestHelp(t *testing.T) {
 	o := &options{}
 	o.flags().VisitAll(func(f *flag.Flag) {
