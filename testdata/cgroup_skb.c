@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Filters of a control group. They see a packet from its network header on,
- * and read it directly: test runs before 6.14 give them nothing to read, which
- * makes these programs refuse everything.
+ * and read it directly. Before Linux 6.14 test runs give them nothing to read,
+ * so these programs then refuse everything.
  */
 #include <linux/in.h>
 #include <linux/ip.h>
@@ -18,7 +18,7 @@
 
 ARRAY(runs, __u64, 1); /* out: calls */
 
-/* The IPv4 header of a UDP packet, or a null pointer. */
+/* Returns the IPv4 header of a UDP packet, or a null pointer. */
 static __always_inline struct iphdr *udp_over_ipv4(struct __sk_buff *skb)
 {
 	struct iphdr *ip = (void *)(long)skb->data;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What every test program needs: a licence, a map of counters or values, and
- * short ways to bump, set and read one of its entries.
+ * The common parts of the test programs: a licence, maps of counters or values,
+ * and short ways to increment, set and read their entries.
  *
- * Results that a test reads live in explicit maps rather than in global
- * variables, so that a test can load a single program and still find them
- * by name.
+ * Tests read results from explicit maps instead of global variables. So a test
+ * can load a single program, without the others, and still find its results by
+ * name.
  */
 #ifndef TESTDATA_COMMON_H
 #define TESTDATA_COMMON_H
@@ -17,10 +17,10 @@ typedef _Bool bool;
 #define true 1
 #define false 0
 
-/* Some helpers are refused to programs that are not GPL-compatible. */
+/* The kernel refuses some helpers to programs that are not GPL-compatible. */
 char _license[] SEC("license") = "Dual MIT/GPL";
 
-/* An array map named NAME with ENTRIES values of TYPE, keyed by __u32. */
+/* Defines an array map NAME with ENTRIES values of TYPE. Keys are __u32. */
 #define ARRAY(NAME, TYPE, ENTRIES)				\
 	struct {						\
 		__uint(type, BPF_MAP_TYPE_ARRAY);		\
@@ -38,7 +38,7 @@ char _license[] SEC("license") = "Dual MIT/GPL";
 		__type(value, TYPE);				\
 	} NAME SEC(".maps")
 
-/* Adds one to a __u64 of an ARRAY, whichever CPUs count at the same time. */
+/* Adds one to a __u64 of an ARRAY. Several CPUs may count at the same time. */
 static __always_inline void count(void *map, __u32 key)
 {
 	__u64 *value = bpf_map_lookup_elem(map, &key);
@@ -47,7 +47,7 @@ static __always_inline void count(void *map, __u32 key)
 		__sync_fetch_and_add(value, 1);
 }
 
-/* Adds one to this CPU's __u64 of a PERCPU_ARRAY: needs no atomic. */
+/* Adds one to this CPU's __u64 of a PERCPU_ARRAY, which needs no atomic. */
 static __always_inline void count_percpu(void *map, __u32 key)
 {
 	__u64 *value = bpf_map_lookup_elem(map, &key);
@@ -74,7 +74,7 @@ static __always_inline void store64(void *map, __u32 key, __u64 value)
 		*slot = value;
 }
 
-/* Reads the first __u32 of an ARRAY: how a test passes in a parameter. */
+/* Returns the first __u32 of an ARRAY, in which a test passes a parameter. */
 static __always_inline __u32 parameter(void *map)
 {
 	__u32 key = 0;

@@ -7,7 +7,7 @@
  */
 #include "common.h"
 
-/* Not a multiple of 8 with the size before it: perf event arrays pad it. */
+/* With the size before it no multiple of 8: perf event arrays add padding. */
 struct event {
 	__u64 number;	/* from 0 in each run */
 	__u32 type;	/* enum bpf_prog_type */

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * Flow dissectors: find out which flow a packet belongs to, for the kernel to
- * hash. The kernel parses Ethernet before and hands over where the network
- * header is (nhoff) and of which protocol it is (n_proto).
+ * Flow dissectors find out to which flow a packet belongs, so that the kernel
+ * can hash it. The kernel parses Ethernet before. It passes the offset of the
+ * network header (nhoff) and its protocol (n_proto).
  *
- * The offsets count from skb->data, and both are to be set: nhoff where the
- * network header is, thoff where the transport header is.
+ * A program sets both offsets, which count from skb->data: nhoff to that of
+ * the network header, and thoff to that of the transport header.
  */
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -32,7 +32,7 @@ struct ip6_fragment {
 	__be32 id;
 };
 
-/* What TCP and UDP both begin with. */
+/* TCP and UDP headers both begin with these. */
 struct ports {
 	__be16 source;
 	__be16 dest;
@@ -41,9 +41,9 @@ struct ports {
 ARRAY(runs, __u64, 1); /* out: calls */
 
 /*
- * A header at an offset, or a null pointer. It is read in place where it can
- * be: there may be no skb for the helper to copy from, as in a test run. It is
- * copied where it is not in the linear part of an skb.
+ * Returns the header at an offset, or a null pointer. It reads the header in
+ * place if it can, since the helper may have no skb to copy from, as in a test
+ * run. It copies a header that is not in the linear part of an skb.
  */
 static __always_inline void *header(struct __sk_buff *skb, __u64 offset,
 				    __u32 size, void *copy)
@@ -52,8 +52,8 @@ static __always_inline void *header(struct __sk_buff *skb, __u64 offset,
 	void *end = (void *)(long)skb->data_end;
 
 	/*
-	 * The barriers keep each value in one register, so that the verifier
-	 * sees that what has been checked is what is used.
+	 * The barriers keep each value in one register. So the verifier sees
+	 * that the program uses the value that it has checked.
 	 */
 	barrier_var(offset);
 	if (offset > 0xffff - size)
@@ -67,7 +67,7 @@ static __always_inline void *header(struct __sk_buff *skb, __u64 offset,
 	return copy;
 }
 
-/* Takes the ports of the transport protocols that have some. */
+/* Stores the ports, if the transport protocol has any. */
 static __always_inline int dissect_transport(struct __sk_buff *skb,
 					     struct bpf_flow_keys *keys)
 {
@@ -84,9 +84,9 @@ static __always_inline int dissect_transport(struct __sk_buff *skb,
 }
 
 /*
- * Decides about a fragment. A later one has no ports. A first one has, but a
- * flow whose fragments are to hash alike must not use them: the caller says
- * if it wants them.
+ * Decides about a fragment. Only the first one has ports. If all fragments of
+ * a flow should have the same hash, it must not use them: the caller says
+ * whether it wants them.
  */
 static __always_inline bool wants_ports(struct bpf_flow_keys *keys, bool first)
 {

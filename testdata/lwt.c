@@ -3,8 +3,8 @@
  * Programs of routes (lightweight tunnels). They see a packet from its network
  * header on.
  *
- * A function cannot have the name of its section. The question mark, which
- * otherwise means "only on demand", is there to tell the two apart.
+ * A function cannot have the name of its section. The question mark makes the
+ * two differ; otherwise it means "load only on demand".
  */
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -41,7 +41,7 @@ int lwt_out(struct __sk_buff *skb)
 
 /*
  * Puts a packet into another one (IP in IP) and has it routed again. The
- * checksum of the outer header is filled in by the kernel, its length is not.
+ * kernel fills in the checksum of the outer header, but not its length.
  */
 static __always_inline int push(struct __sk_buff *skb)
 {
@@ -62,9 +62,9 @@ static __always_inline int push(struct __sk_buff *skb)
 }
 
 /*
- * Testing this one crashes a kernel that lacks 972787479ee7 (7.1, and stable
- * releases of spring 2026; not in 5.10.262): on the way out the helper looks
- * at the route of the packet, and a test packet had none.
+ * A test of this program crashes kernels without 972787479ee7 (7.1, and stable
+ * releases of spring 2026; not in 5.10.262). On the way out the helper looks at
+ * the route of the packet, and a test packet had none.
  */
 SEC("lwt_xmit")
 int lwt_push(struct __sk_buff *skb)
@@ -79,7 +79,7 @@ int lwt_in_push(struct __sk_buff *skb)
 	return push(skb);
 }
 
-/* Gives a packet an Ethernet header and sends it out by itself. */
+/* Adds an Ethernet header to a packet, and sends it out by itself. */
 SEC("lwt_xmit")
 int lwt_xmit_head(struct __sk_buff *skb)
 {
@@ -91,7 +91,7 @@ int lwt_xmit_head(struct __sk_buff *skb)
 	eth = (void *)(long)skb->data;
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return BPF_DROP;
-	/* Locally administered addresses, told apart by their last byte. */
+	/* Locally administered addresses, which differ in their last byte. */
 	__builtin_memcpy(eth->h_dest, "\x02\0\0\0\0\x02", ETH_ALEN);
 	__builtin_memcpy(eth->h_source, "\x02\0\0\0\0\x01", ETH_ALEN);
 	eth->h_proto = skb->protocol;
@@ -99,8 +99,8 @@ int lwt_xmit_head(struct __sk_buff *skb)
 }
 
 /*
- * Reads what a segment of a segment routing path ends with. Kernels after 5.10
- * load it, but refuse to test it.
+ * Reads the end of a segment of a segment routing path. Kernels after 5.10
+ * load this program, but refuse to test it.
  */
 SEC("?lwt_seg6local")
 int lwt_seg6local(struct __sk_buff *skb)
@@ -108,7 +108,7 @@ int lwt_seg6local(struct __sk_buff *skb)
 	__u8 next;
 
 	count(&runs, 0);
-	/* Direct access shows nothing in test runs of this type, where there are any. */
+	/* In test runs of this type, if the kernel has them, direct access finds no data. */
 	if (bpf_skb_load_bytes(skb, offsetof(struct ipv6hdr, nexthdr), &next, 1))
 		return BPF_DROP;
 	return next == IPPROTO_NONE ? BPF_DROP : BPF_OK;

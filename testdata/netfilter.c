@@ -10,8 +10,8 @@
 #define NF_INET_LOCAL_IN 1
 
 /*
- * The parts of the kernel's structures that are read here. Where they are is
- * found out when the program is loaded.
+ * The fields of the kernel's structures that the program reads. The loader
+ * finds their offsets when it loads the program.
  */
 struct nf_hook_state {
 	__u8 hook;
@@ -30,7 +30,7 @@ struct bpf_nf_ctx {
 ARRAY(seen, __u32, 3); /* out: hook, protocol family, packet length */
 ARRAY(runs, __u64, 1); /* out: calls */
 
-/* Accepts IPv4, but not on its way in to a socket. */
+/* Accepts IPv4, except on its way in to a socket. */
 SEC("netfilter")
 int netfilter_hook(struct bpf_nf_ctx *ctx)
 {

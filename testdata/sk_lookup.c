@@ -22,8 +22,8 @@ ARRAY(runs, __u64, 1); /* out: calls */
 /*
  * Steers one TCP port to the socket of the test, and refuses the next port.
  *
- * A function cannot have the name of its section. The question mark, which
- * otherwise means "only on demand", is there to tell the two apart.
+ * A function cannot have the name of its section. The question mark makes the
+ * two differ; otherwise it means "load only on demand".
  */
 SEC("?sk_lookup")
 int sk_lookup(struct bpf_sk_lookup *ctx)

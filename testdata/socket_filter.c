@@ -2,8 +2,8 @@
 /*
  * A socket filter: returns how many bytes of a packet the socket gets to see.
  *
- * In a test run the packet begins with its network header: the kernel has
- * taken off the Ethernet header. A socket filter has no direct access to it.
+ * In a test run the packet begins with its network header, since the kernel
+ * removes the Ethernet header. Socket filters have no direct access to packets.
  */
 #include <linux/if_ether.h>
 #include <linux/in.h>

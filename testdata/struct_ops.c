@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 /*
- * Programs of bpf_dummy_ops, the one struct_ops whose programs can be tested:
- * it exists for that alone, and refuses to be registered. Load the programs
- * without the map that the variable dummy_ops stands for.
+ * Programs of bpf_dummy_ops, the only struct_ops whose programs can be tested.
+ * It exists for tests alone, and cannot be registered. So load the programs
+ * without the map that the loader makes of the variable dummy_ops.
  */
 #include "common.h"
 
 #include <bpf/bpf_tracing.h> /* needs the types that common.h includes */
 
-/* As the kernel has them. */
+/* These are the kernel's types. */
 struct bpf_dummy_ops_state {
 	int val;
 } __attribute__((preserve_access_index));
@@ -21,12 +21,12 @@ struct bpf_dummy_ops {
 };
 
 /*
- * Out: the state before test_2, and its arguments. No map of its own: these
- * programs may not call any helper, and so cannot look anything up.
+ * Out: the state before test_2, and its arguments. They are in no map of their
+ * own, since these programs may not call helpers, not even to look up a value.
  */
 __u64 args[5];
 
-/* Replaces the value of the state and returns the one before, if there is one. */
+/* Replaces the value of the state, if there is one, and returns the old value. */
 SEC("struct_ops/test_1")
 int BPF_PROG(test_1, struct bpf_dummy_ops_state *state)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Programs of the syscall type (5.14 and later): a test run is their only way
- * to run, and what they write to their context goes back to the caller.
+ * Programs of the syscall type (5.14 and later). They run only in test runs.
+ * The caller gets back what they write to their context.
  */
 #include "common.h"
 
@@ -17,7 +17,7 @@ struct add_context {
 
 ARRAY(runs, __u64, 1); /* out: calls */
 
-/* Adds. Adding to nothing is an error here, to have a negative return value. */
+/* Adds b to a. If a is 0 it returns an error, which is a negative number. */
 SEC("syscall")
 int syscall_add(struct add_context *ctx)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Programs of the traffic control layer: what __sk_buff carries in and out,
- * what helpers do to a packet, and verdicts. One is an action.
+ * Programs of the traffic control layer. They show the fields of __sk_buff,
+ * change packets with helpers, and return verdicts. One is an action.
  */
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -21,8 +21,8 @@ ARRAY(seen, __u32, 12); /* out: fields of the context */
 ARRAY(runs, __u64, 1); /* out: calls */
 
 /*
- * Changes every field that a program may write and a test run reports back,
- * if the mark is 7. Mark 9 is left to the next program.
+ * Changes every field that a program can write and a test run returns, if the
+ * mark is 7. If the mark is 9, it leaves the packet to the next program.
  */
 SEC("tc")
 int tc_mark(struct __sk_buff *skb)
@@ -46,7 +46,7 @@ int tc_mark(struct __sk_buff *skb)
 	}
 }
 
-/* Shows the fields that a program reads, among them those never reported. */
+/* Shows the fields that a program reads, even those that do not come back. */
 SEC("tc")
 int tc_fields(struct __sk_buff *skb)
 {
@@ -67,7 +67,7 @@ int tc_fields(struct __sk_buff *skb)
 
 /*
  * Sends IPv4 to 192.0.2.99. The address is part of the sum of the IP header,
- * and of that of TCP and UDP through their pseudo header.
+ * and by the pseudo header also of the sums of TCP and UDP.
  */
 SEC("tc")
 int tc_rewrite(struct __sk_buff *skb)
@@ -103,8 +103,8 @@ int tc_rewrite(struct __sk_buff *skb)
 }
 
 /*
- * The tag goes into the skb, where an interface would take it from: the bytes
- * of the packet do not show it unless a second one is pushed.
+ * The tag goes into the skb, from where an interface would take it. It is not
+ * among the bytes of the packet until the program pushes a second one.
  */
 SEC("tc")
 int tc_vlan(struct __sk_buff *skb)
@@ -126,7 +126,7 @@ int tc_verdict(struct __sk_buff *skb)
 	return parameter(&verdict);
 }
 
-/* Shows how much of the packet is in front, where a program can read it. */
+/* Shows the length of the linear part, which a program can read directly. */
 SEC("tc")
 int tc_linear(struct __sk_buff *skb)
 {
@@ -136,8 +136,8 @@ int tc_linear(struct __sk_buff *skb)
 }
 
 /*
- * Changes a byte behind the back of the kernel, as direct access does: a sum
- * over the packet that was taken before (CHECKSUM_COMPLETE) is wrong now.
+ * Changes a byte by direct access, which the kernel does not notice. A sum over
+ * the packet from before (CHECKSUM_COMPLETE) is then wrong.
  */
 SEC("tc")
 int tc_store_csum_bad(struct __sk_buff *skb)

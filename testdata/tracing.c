@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Tracing programs on the functions that the kernel calls for their test runs,
- * and one on a tracepoint, which no test run can make happen.
+ * and one on a tracepoint, which no test run fires.
  *
  * A test run does not call the program: it has to be attached.
  */
@@ -25,7 +25,7 @@ int BPF_PROG(fexit_test, int a, int result)
 	return 0;
 }
 
-/* Zero leaves the function alone; anything else would replace its result. */
+/* Returns zero, so the function runs. Any other result would replace it. */
 SEC("fmod_ret/bpf_modify_return_test")
 int BPF_PROG(fmod_ret_test, int a, int *b, int result)
 {

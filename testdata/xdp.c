@@ -4,8 +4,8 @@
  * programs that each do one thing that the kernel reports back (change the
  * metadata, the head or the tail, read the context, redirect, count).
  *
- * None is marked as supporting fragments: given a packet of several buffers
- * they see its first. xdp_frags.c holds programs that are so marked.
+ * None is marked as supporting fragments, so they see only the first buffer of
+ * a packet. The programs of xdp_frags.c are marked.
  */
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -90,7 +90,7 @@ struct {
 
 /* --- The filter ---------------------------------------------------------- */
 
-/* What the filter has found out about a packet so far. */
+/* A packet, as far as the filter has parsed it. */
 struct packet {
 	void *cursor; /* next byte to parse */
 	void *end;
@@ -105,7 +105,7 @@ struct packet {
 	__u32 l4_length; /* bytes after the IP headers, according to them */
 };
 
-/* Parses the Ethernet header and the VLAN tags. False: it is cut short. */
+/* Parses the Ethernet header and the VLAN tags. Returns false if they end early. */
 static __always_inline bool parse_ethernet(struct packet *p)
 {
 	struct vlan_tag *tag;
@@ -136,7 +136,7 @@ static __always_inline bool parse_ethernet(struct packet *p)
 	return true;
 }
 
-/* Parses the IPv4 header. False: it is cut short or contradicts itself. */
+/* Parses the IPv4 header. Returns false if it ends early or contradicts itself. */
 static __always_inline bool parse_ipv4(struct packet *p)
 {
 	struct iphdr *ip = p->cursor;
@@ -166,8 +166,8 @@ static __always_inline bool parse_ipv4(struct packet *p)
 }
 
 /*
- * Parses the IPv6 header and the few extension headers that are common. False:
- * it is cut short. A longer chain of extension headers is not an error: the
+ * Parses the IPv6 header and the common extension headers. Returns false if
+ * they end early. A longer chain of extension headers is not an error: the
  * packet then has a transport protocol that the filter does not know.
  */
 static __always_inline bool parse_ipv6(struct packet *p)
@@ -224,7 +224,7 @@ static __always_inline bool parse_ipv6(struct packet *p)
 	return true;
 }
 
-/* Sends a UDP packet back: no checksum changes, all sums are commutative. */
+/* Sends a UDP packet back. Checksums stay right, since sums are commutative. */
 static __always_inline void reflect(struct packet *p, struct udphdr *udp)
 {
 	__u8 mac[ETH_ALEN];
@@ -252,8 +252,8 @@ static __always_inline void reflect(struct packet *p, struct udphdr *udp)
 }
 
 /*
- * Takes one off the TTL, as a router does. The checksum of the header grows by
- * what the header's sum has lost, with the carry brought back in (RFC 1624).
+ * Decrements the TTL, as a router does. The checksum of the header grows by as
+ * much as the header's sum shrinks, with the carry added back in (RFC 1624).
  */
 static __always_inline void decrement_ttl(struct iphdr *ip)
 {
@@ -287,8 +287,8 @@ static __always_inline int filter_udp(struct packet *p)
 	if (p->l4_length < sizeof(*udp) || (void *)(udp + 1) > p->end)
 		return XDP_ABORTED;
 	/*
-	 * A first fragment holds less than its datagram. No length at all is
-	 * what a jumbogram has.
+	 * The first fragment is shorter than its datagram. The length of a
+	 * jumbogram is 0.
 	 */
 	length = bpf_ntohs(udp->len);
 	if (p->whole && length && length > p->l4_length)
@@ -344,7 +344,7 @@ static __always_inline int filter(struct packet *p)
 	return XDP_PASS;
 }
 
-/* Removes the outermost VLAN tag: the addresses move over it. */
+/* Removes the outermost VLAN tag by moving the addresses over it. */
 static __always_inline int strip_vlan(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
@@ -362,9 +362,9 @@ static __always_inline int strip_vlan(struct xdp_md *ctx)
 }
 
 /*
- * The filter: drops telnet and discard, answers echo, forwards VXLAN, strips
- * the tag of VLAN 100 from what it lets pass, and passes everything else.
- * What cannot be parsed is aborted.
+ * The filter drops telnet and discard, answers echo, forwards VXLAN, and passes
+ * everything else. It strips the tag of VLAN 100 from packets that it passes,
+ * and aborts on packets that it cannot parse.
  */
 SEC("xdp")
 int xdp_filter(struct xdp_md *ctx)
@@ -389,7 +389,7 @@ int xdp_pass(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* Returns what the test has asked for, a known action or not. */
+/* Returns the number that the test chose, whether or not it is an action. */
 SEC("xdp")
 int xdp_verdict(struct xdp_md *ctx)
 {
@@ -403,7 +403,7 @@ int xdp_count(struct xdp_md *ctx)
 	return parameter(&verdict);
 }
 
-/* Counts the frames of the tests, and not what the stack sends by itself. */
+/* Counts only frames of the tests, not those that the stack sends by itself. */
 SEC("xdp")
 int xdp_count_ours(struct xdp_md *ctx)
 {
@@ -436,7 +436,7 @@ int xdp_redirect(struct xdp_md *ctx)
 	return bpf_redirect(parameter(&target), 0);
 }
 
-/* An empty entry 0 makes this XDP_ABORTED: the flags say so. */
+/* With these flags an empty entry 0 makes the result XDP_ABORTED. */
 SEC("xdp")
 int xdp_redirect_map(struct xdp_md *ctx)
 {
@@ -472,7 +472,7 @@ int xdp_meta(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* Puts 16 bytes before the packet. Unwritten ones would be what was there. */
+/* Puts 16 bytes before the packet, and writes all of them. */
 SEC("xdp")
 int xdp_grow_head(struct xdp_md *ctx)
 {
@@ -487,7 +487,7 @@ int xdp_grow_head(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* Cuts two bytes off at each run, so that a test sees runs add up. */
+/* Cuts off two bytes, so that a test sees the effect of each of several runs. */
 SEC("xdp")
 int xdp_shrink_head(struct xdp_md *ctx)
 {
@@ -500,7 +500,7 @@ int xdp_grow_tail(struct xdp_md *ctx)
 	return bpf_xdp_adjust_tail(ctx, parameter(&delta)) ? XDP_DROP : XDP_PASS;
 }
 
-/* Shows what the context of the run held. */
+/* Shows the context of the run. */
 SEC("xdp")
 int xdp_ctx(struct xdp_md *ctx)
 {
@@ -512,10 +512,10 @@ int xdp_ctx(struct xdp_md *ctx)
 }
 
 /*
- * Changes the first byte after the Ethernet header, and remembers the greatest
- * value that it has had: above the one that the test wrote by more than one,
- * if runs share the bytes of a packet. The comparison is not atomic, since a
- * test looks at a lower bound only.
+ * Increments the first byte after the Ethernet header, and remembers the
+ * largest value. If runs share the bytes of a packet, it exceeds the value that
+ * the test wrote by more than one. The comparison is not atomic, since a test
+ * looks only at a lower bound.
  */
 SEC("xdp")
 int xdp_increment(struct xdp_md *ctx)

@@ -13,7 +13,7 @@ int xdp_frags_pass(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* Shows how much of the packet is in front, where a program can read it. */
+/* Shows the length of the first buffer, which a program can read directly. */
 SEC("xdp.frags")
 int xdp_frags_len(struct xdp_md *ctx)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * A program with callbacks, which bpf_loop calls (Linux 5.17), with lines marked
- * as marks.h says.
+ * A program with callbacks, which bpf_loop calls (Linux 5.17). Its lines are
+ * marked as marks.h says.
  */
 #include "marks.h"
 

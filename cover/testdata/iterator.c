@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * A program that loops over an iterator (Linux 6.4), with lines marked as
+ * A program that loops over an iterator (Linux 6.4). Its lines are marked as
  * marks.h says.
  */
 #include "marks.h"

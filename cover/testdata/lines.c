@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Programs whose lines are marked with the runs that reach them: marks.h says
- * how. They need nothing that Linux 5.10 does not have.
+ * Programs whose lines are marked with the runs that reach them, as marks.h
+ * says. Linux 5.10 can load them.
  */
 #include "marks.h"
 
@@ -12,7 +12,7 @@ struct {
 	__type(value, __u32);
 } programs SEC(".maps");
 
-/* Is part of its callers, three times. */
+/* This function is inlined into its callers, three times. */
 static __always_inline int pick(__u8 what, __u8 wanted)
 {
 	if (what == wanted) {
@@ -23,7 +23,7 @@ static __always_inline int pick(__u8 what, __u8 wanted)
 	return 0;
 }
 
-/* Is a function of its own. Clang removes the argument that it ignores. */
+/* This function is not inlined. Clang removes the argument that it ignores. */
 static __attribute__((noinline)) int subprogram(__u8 what, __u8 ignored)
 {
 	for (int i = 0; i < 4; i++) {
@@ -39,7 +39,7 @@ static __attribute__((noinline)) int subprogram(__u8 what, __u8 ignored)
 	return 0;
 }
 
-/* Is verified by itself: the verifier looks at each argument of a call. */
+/* This function is verified by itself. The verifier checks arguments of calls. */
 __attribute__((noinline)) int global(struct xdp_md *ctx, int what)
 {
 	if (what == 5 && ctx->rx_queue_index == 0) {
@@ -90,7 +90,7 @@ int lines(struct xdp_md *ctx)
 	return verdict;
 }
 
-/* Is called by way of the map, if the test has put it there. */
+/* This program is called through the map, if the test has put it there. */
 SEC("xdp")
 int called(struct xdp_md *ctx)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the programs with marked lines share. A mark at the end of a line lists
- * the runs that reach it: the value of the first byte of the packet that each is
- * given. A line that no run reaches is marked "none".
+ * The common parts of the programs with marked lines. A mark at the end of a
+ * line lists the runs that reach it, by the first byte of their packet. A line
+ * that no run reaches is marked "none".
  */
 #ifndef MARKS_H
 #define MARKS_H
@@ -14,7 +14,7 @@ typedef _Bool bool;
 
 char _license[] SEC("license") = "Dual MIT/GPL";
 
-/* What a line does: it cannot be left out, moved, or made one with another. */
+/* The work of a line. The compiler cannot remove, move or merge it. */
 #define DO(NUMBER) asm volatile("r0 = " #NUMBER ::: "r0")
 
 /* Returns the first byte of the packet, which says what to do. */
@@ -27,7 +27,7 @@ static __always_inline __u8 command(struct xdp_md *ctx)
 	return *data;
 }
 
-/* A function of a header, which several programs have as part of them. */
+/* This function of a header is inlined into several programs. */
 static __always_inline void shared(__u8 what)
 {
 	if (what == 3) {

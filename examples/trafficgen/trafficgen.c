@@ -2,9 +2,9 @@
 //go:build ignore
 /*
  * The programs of the command. `generate` and `replay` send frames, `receive`
- * counts them at the far end of the command's own wire, and two tracepoints
- * count the frames that got lost on the way. The line above keeps the go
- * command from compiling this file: after a change, use testdata/Makefile.
+ * counts them at the far end of the command's own wire, and two programs on
+ * tracepoints count lost frames. The line above keeps the go command from
+ * compiling this file. After a change, run make with testdata/Makefile.
  */
 #include <linux/bpf.h>
 #include <linux/errno.h>
@@ -72,7 +72,7 @@ static __always_inline __u16 fold(__u64 sum)
 	return ~sum;
 }
 
-/* Where a field is in the frame, or 0. */
+/* Returns a pointer to a field in the frame, or 0. */
 static __always_inline void *at(struct xdp_md *ctx, __u32 offset, __u32 bytes)
 {
 	void *p = (void *)(long)ctx->data + (offset & LARGEST_OFFSET);
@@ -145,7 +145,7 @@ int replay(struct xdp_md *ctx)
 	return send();
 }
 
-/* Counts what arrives at the far end, where nobody else sends. */
+/* Counts the frames that arrive at the far end, to which nobody else sends. */
 SEC("xdp")
 int receive(struct xdp_md *ctx)
 {
@@ -157,7 +157,7 @@ int receive(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
-/* Whether the current thread is one of the command's. */
+/* Reports whether the current thread is one of the command's. */
 static __always_inline int ours(void)
 {
 	struct bpf_pidns_info ids = {};
