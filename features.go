@@ -162,7 +162,7 @@ var xdpContext = probe{name: "XDP contexts", typ: ebpf.XDP, since: "5.15", yes: 
 	ask: func(fd uint32) syscall.Errno { return dryXDP(fd, 64, 0, 64) }}
 
 // HaveXDPContext reports whether the kernel takes and returns contexts of XDP
-// programs: metadata, ingress interface and receive queue. Linux 5.15.
+// programs: metadata, ingress interface and receive queue. Since Linux 5.15.
 //
 // Like the other Have functions, it returns nil if the kernel can, an error that
 // Is [ebpf.ErrNotSupported] if it cannot, and any other error if it could not
@@ -203,8 +203,8 @@ var xdpLinearSize = probe{name: "XDP packets with a chosen linear size", typ: eb
 	ask: func(fd uint32) syscall.Errno { return dryXDP(fd, 64, 0, ethHLen) }}
 
 // HaveXDPLinearSize reports whether [XDP.LinearSize] can be less than the packet.
-// Linux 6.18, and backports to 6.1.161, 6.6.121 and 6.12.66. See [HaveXDPContext]
-// for what it returns.
+// Since Linux 6.18, and in backports to 6.1.161, 6.6.121 and 6.12.66. See
+// [HaveXDPContext] for what it returns.
 func HaveXDPLinearSize() error { return xdpLinearSize.result() }
 
 var xdpMultiBuffer = probe{name: "XDP packets of more than one page", typ: ebpf.XDP, since: "5.18",
@@ -214,11 +214,11 @@ var xdpMultiBuffer = probe{name: "XDP packets of more than one page", typ: ebpf.
 	}}
 
 // HaveXDPMultiBuffer reports whether XDP programs run on packets larger than a
-// page, in fragments. Linux 5.18. See [HaveXDPContext] for what it returns.
+// page, in fragments. Since Linux 5.18. See [HaveXDPContext] for what it returns.
 func HaveXDPMultiBuffer() error { return xdpMultiBuffer.result() }
 
-// HaveXDPLiveFrames reports whether the kernel has live frames. Linux 5.18. It
-// takes no privilege. See [HaveXDPContext] for what it returns.
+// HaveXDPLiveFrames reports whether the kernel has live frames: see [Live]. Since
+// Linux 5.18. It takes no privilege. See [HaveXDPContext] for what it returns.
 func HaveXDPLiveFrames() error {
 	known, errno := askForBatchSize() // the field came with them
 	return featureError("XDP live frames", "5.18", known, errno)
@@ -228,13 +228,14 @@ var nonLinearSKB = probe{name: "skbs that are not linear", typ: ebpf.SchedCLS, s
 
 // HaveNonLinearSKB reports whether skb programs run on packets with a part that
 // is not linear. If so, [TC], [SocketFilter] and [CGroupSKB] take a LinearSize, and
-// packets larger than a page. Linux 6.19. See [HaveXDPContext] for what it returns.
+// packets larger than a page. Since Linux 6.19. See [HaveXDPContext] for what it
+// returns.
 func HaveNonLinearSKB() error { return nonLinearSKB.result() }
 
 var checksumComplete = probe{name: "checks of skb checksums", typ: ebpf.SchedCLS, since: "6.11", ask: checksumCompleteOn}
 
 // HaveChecksumComplete reports whether the kernel can check a packet's checksum
-// after the run: see [TC.ChecksumComplete]. Linux 6.11, and backports. See
+// after the run: see [TC.ChecksumComplete]. Since Linux 6.11, and in backports. See
 // [HaveXDPContext] for what it returns.
 func HaveChecksumComplete() error { return checksumComplete.result() }
 
@@ -242,7 +243,7 @@ var runOnCPU = probe{name: "raw tracepoints on a CPU of choice", typ: ebpf.RawTr
 	ask: func(fd uint32) syscall.Errno { return dryOnCPU(fd, 0) }}
 
 // HaveRunOnCPU reports whether raw tracepoint programs can run on a chosen CPU:
-// see [OnCPU]. Linux 5.10. See [HaveXDPContext] for what it returns.
+// see [OnCPU]. Since Linux 5.10. See [HaveXDPContext] for what it returns.
 func HaveRunOnCPU() error { return runOnCPU.result() }
 
 // flowVerdicts finds out whether a flow dissector's return value comes back as is.

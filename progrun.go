@@ -104,8 +104,8 @@ func (a *attr) perRun() time.Duration { return time.Duration(a.duration) }
 
 var batchSizeKnown answer
 
-// knowsBatchSize reports whether this kernel's attr has the field batch_size.
-// Linux 5.18. It reports false if the kernel cannot be asked.
+// knowsBatchSize reports whether this kernel's attr has the field batch_size, which
+// came with Linux 5.18. It reports false if the kernel cannot be asked.
 //
 // A kernel with the field also finishes a single run although a signal is
 // pending, since it has 607b9cc92bd7 (5.13). No call can ask for that commit.

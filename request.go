@@ -8,8 +8,8 @@ import (
 
 // Request is a request that [Batch] runs: [XDP], [TC], [SocketFilter],
 // [CGroupSKB], [LWT], [FlowDissector], [Netfilter], [SkLookup] or [Any]. Q is
-// the type of the request, and R that of its result. Other packages can use the
-// interface as a constraint of type parameters, but cannot implement it.
+// the type of the request, and R is the type of its result. Other packages can use
+// the interface as a constraint of type parameters, but cannot implement it.
 type Request[Q, R any] interface {
 	Run(*ebpf.Program) (R, error)
 	// room returns how many bytes of output a batch must lend memory for. It is 0

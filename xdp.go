@@ -55,10 +55,13 @@ type XDP struct {
 type XDPResult struct {
 	// Action is what the program returned.
 	Action XDPAction
-	// Packet is the packet as the program left it, and Metadata is what then lay
-	// in front of it. Both lie in the request's Out if that was large enough.
-	// Kernels without XDP contexts ([HaveXDPContext]) do not return metadata.
-	Packet, Metadata []byte
+	// Packet is the packet as the program left it. It lies in the request's Out if
+	// that was large enough.
+	Packet []byte
+	// Metadata is the metadata as the program left it. It lies in front of Packet,
+	// in the request's Out if that was large enough. It is empty on kernels without
+	// XDP contexts ([HaveXDPContext]).
+	Metadata []byte
 	// LinearSize is how many bytes of Packet were in the linear part. It is 0 if
 	// the kernel has no XDP contexts.
 	LinearSize int

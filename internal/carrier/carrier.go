@@ -7,8 +7,8 @@
 // subprogram with the target's verdict, on x86-64 since Linux 5.10, on arm64 since
 // 6.0. The helpers that copy packets exist since 5.18.
 //
-// The target sees what it would see in a run of its own, except that it can make only
-// 32 of 33 tail calls.
+// The target sees what it would see in a run of its own, except that it can make 32
+// tail calls in a row instead of 33.
 package carrier
 
 import (
@@ -39,7 +39,7 @@ type Options struct {
 	Output  bool // whether results have packets and metadata
 }
 
-// New makes a carrier of target.
+// New makes a carrier that runs target.
 func New(target *ebpf.Program, opts Options) (*Carrier, error) {
 	c := &Carrier{}
 	c.output, c.most = opts.Output, uint32(os.Getpagesize())
@@ -140,7 +140,7 @@ func (c *Carrier) aim(target *ebpf.Program) (err error) {
 			}
 		}
 	}
-	return fmt.Errorf("no program goes with the program: %w", err)
+	return fmt.Errorf("no other program fits into an array with the program: %w", err)
 }
 
 // fits returns an error unless a small program of the carrier's kind fits the target.
@@ -178,10 +178,11 @@ func (c *Carrier) Exchange(target *ebpf.Program) error {
 	return c.targets.Put(uint32(0), target)
 }
 
-// mayMoveHead reports whether a program could see the headroom, which a single run
-// finds full of zeros. It tells helpers by their addresses, those that move the head
-// by the calls of a program that makes them: ours. Where the kernel hides the
-// addresses, or the program calls anything that is not a helper, it could.
+// mayMoveHead reports whether a program could see the headroom, which is full of zeros
+// in a single run. A program sees it only if it calls a helper that moves the head. The
+// kernel has replaced the numbers of helpers by their addresses, so mayMoveHead compares
+// them with the calls of our own program, which moves the head. It reports true if the
+// kernel hides the addresses, or if the program calls anything that is not a helper.
 func mayMoveHead(target, ours *ebpf.Program) bool {
 	moving := make(map[int64]bool)
 	made, err := calls(ours)

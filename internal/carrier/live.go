@@ -82,9 +82,9 @@ func (l *Live) fill(opts *LiveOptions) {
 	}
 }
 
-// firstFrame returns the frame that calls start with, of the length that costs least:
-// that of most packets, which is then not changed, or else the largest, as a frame
-// that grows is cleared.
+// firstFrame returns the frame with which calls start. If more than half of the packets
+// have the same length, it is one of these, so that most frames keep their length.
+// Otherwise it is the largest, since the kernel clears what a frame grows by.
 func firstFrame(packets [][]byte) (frame []byte) {
 	lengths := make(map[int]int)
 	for _, p := range packets {

@@ -121,6 +121,8 @@ func (p *program) load() (*ebpf.Program, error) {
 	return ebpf.NewProgramWithOptions(spec, ebpf.ProgramOptions{LogDisabled: true})
 }
 
+// instructions returns the whole program. The methods and functions that follow return
+// parts of it: the comment of each says what its instructions do.
 func (p *program) instructions() asm.Instructions {
 	var all asm.Instructions
 	if p.live {
@@ -144,8 +146,8 @@ func function(first asm.Instruction, name string) asm.Instruction {
 	}})
 }
 
-// onePacket is the main program of a batch. Its buffer begins with the number
-// of the slot, which it puts back each time.
+// onePacket returns the main program of a batch. Its buffer begins with the number of
+// the slot, which the program puts back each time.
 func (p *program) onePacket() asm.Instructions {
 	var full asm.Instructions
 	if p.output {
@@ -208,7 +210,7 @@ func (p *program) onePacket() asm.Instructions {
 	)
 }
 
-// liveFrame is the main program of live frames.
+// liveFrame returns the main program of live frames.
 func (p *program) liveFrame() asm.Instructions {
 	slot := asm.Instructions{asm.Mov.Imm(asm.R0, 0)}
 	if p.cpus {
@@ -259,11 +261,11 @@ func (p *program) liveFrame() asm.Instructions {
 	)
 }
 
-// tail is the subprogram with the tail call. The target returns to the caller of tail.
-// What follows the tail call runs if there is no target. Kernels before 6.18 assume
-// that its result is the only possible one, and remove tests for others. So it is a
-// result that the verifier cannot know: that of a redirect with flags, which is
-// XDP_ABORTED.
+// tail returns the subprogram with the tail call. The target returns to the caller of
+// the subprogram. The instructions after the tail call run if there is no target.
+// Kernels before 6.18 assume that their result is the only possible one, and remove
+// tests for others. So their result is one that the verifier cannot know: that of a
+// redirect with flags, which is XDP_ABORTED.
 func (p *program) tail() asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMapPtr(asm.R2, p.targets.FD()),
@@ -276,11 +278,12 @@ func (p *program) tail() asm.Instructions {
 	}
 }
 
+// callTarget runs the target, through the subprogram of tail.
 func (p *program) callTarget() asm.Instructions {
 	return asm.Instructions{asm.Mov.Reg(asm.R1, rCtx), asm.Call.Label("tail")}
 }
 
-// nextPacket finds the packet whose number is in R1.
+// nextPacket finds the packet whose number is in R1, and makes rPacket point to it.
 func (p *program) nextPacket(missing string) asm.Instructions {
 	return join(
 		asm.Instructions{asm.StoreMem(asm.RFP, spKey, asm.R1, asm.Word)},
@@ -558,7 +561,8 @@ func (p *program) restore() asm.Instructions {
 	return all
 }
 
-// stop ends the call at the present packet: the following runs find the end reached.
+// stop ends the call at the present packet, since the runs that follow find the end
+// reached.
 func stop(label string, why int64) asm.Instructions {
 	return asm.Instructions{
 		asm.StoreImm(rControl, offWhy, why, asm.Word).WithSymbol(label),
@@ -567,11 +571,12 @@ func stop(label string, why int64) asm.Instructions {
 	}
 }
 
+// exit returns a verdict.
 func exit(label string, verdict int32) asm.Instructions {
 	return asm.Instructions{asm.Mov.Imm(asm.R0, verdict).WithSymbol(label), asm.Return()}
 }
 
-// lookup finds the value whose key is on the stack.
+// lookup finds the value whose key is on the stack, and makes a register point to it.
 func (p *program) lookup(m *ebpf.Map, key int16, to asm.Register, missing string) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMapPtr(asm.R1, m.FD()),
@@ -583,8 +588,8 @@ func (p *program) lookup(m *ebpf.Map, key int16, to asm.Register, missing string
 	}
 }
 
-// ctxPointers loads the start and the end of the packet, which has at least a given
-// length.
+// ctxPointers loads the start and the end of the packet into registers. It jumps if the
+// packet is shorter than least.
 func ctxPointers(data, end asm.Register, least int32, shorter string) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(data, rCtx, ctxData, asm.Word),
