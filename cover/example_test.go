@@ -64,22 +64,28 @@ func ExampleInstrument() {
 	// total: 24 of 49 lines, 49.0 %
 }
 
-// Files lists the functions, lines and branches that no run has reached.
-func ExampleProfile_Files() {
+// instrumented does what ExampleInstrument shows.
+func instrumented(opts *cover.Options) (*ebpf.Collection, *cover.Counters) {
 	spec, err := loadLines()
 	if err != nil {
 		log.Fatal(err)
 	}
-	counters, err := cover.Instrument(spec, &cover.Options{Dir: "testdata", Branches: true})
+	counters, err := cover.Instrument(spec, opts)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer counters.Close()
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
 		log.Fatal(counters.Explain(err))
 	}
+	return coll, counters
+}
+
+// Files lists the functions, lines and branches that no run has reached.
+func ExampleProfile_Files() {
+	coll, counters := instrumented(&cover.Options{Dir: "testdata", Branches: true})
 	defer coll.Close()
+	defer counters.Close()
 	packet := make([]byte, 64)
 	packet[0] = 13
 	if _, err := (progrun.XDP{Packet: packet}).Run(coll.Programs["tail"]); err != nil {
@@ -112,20 +118,9 @@ func ExampleProfile_Files() {
 
 // Reset begins anew, here for the second of two packets. Merge adds up the profiles.
 func ExampleCounters_Reset() {
-	spec, err := loadLines()
-	if err != nil {
-		log.Fatal(err)
-	}
-	counters, err := cover.Instrument(spec, nil)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer counters.Close()
-	coll, err := ebpf.NewCollection(spec)
-	if err != nil {
-		log.Fatal(counters.Explain(err))
-	}
+	coll, counters := instrumented(nil)
 	defer coll.Close()
+	defer counters.Close()
 
 	total := &cover.Profile{}
 	for _, first := range []byte{4, 13} {

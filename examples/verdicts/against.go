@@ -41,12 +41,7 @@ func openAgainst(o *options, p *program) (*program, error) {
 			file, name = file[:i], file[i+1:]
 		}
 	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	spec, err := readObject(f, file)
+	spec, err := readObjectFile(file)
 	if err != nil {
 		return nil, err
 	}

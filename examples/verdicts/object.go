@@ -33,16 +33,20 @@ type object struct {
 
 // openObject reads an object file and finds the program to run in it.
 func openObject(file, program, typ string) (*object, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	spec, err := readObject(f, file)
+	spec, err := readObjectFile(file)
 	if err != nil {
 		return nil, err
 	}
 	return newObject(spec, program, typ)
+}
+
+func readObjectFile(name string) (*ebpf.CollectionSpec, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readObject(f, name)
 }
 
 func readObject(r io.ReaderAt, name string) (*ebpf.CollectionSpec, error) {
