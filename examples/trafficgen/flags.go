@@ -128,9 +128,9 @@ func value[T any](fs *flag.FlagSet, to *T, name, usage string, parse func(string
 func (o *options) check() error {
 	switch {
 	case o.duration < 0:
-		return fmt.Errorf("the duration cannot be negative, as %v is", o.duration)
+		return fmt.Errorf("the duration cannot be negative: %v", o.duration)
 	case o.batch < 0 || o.batch > 256:
-		return fmt.Errorf("a batch is of 1 to 256 frames, not %d", o.batch)
+		return fmt.Errorf("a batch has 1 to 256 frames, not %d", o.batch)
 	case o.speed < 0 || math.IsNaN(o.speed) || math.IsInf(o.speed, 0):
 		return fmt.Errorf("-speed is a positive number, not %v", o.speed)
 	case o.netns != "" && o.iface == "" && o.redirect == "":
@@ -148,7 +148,7 @@ func (o *options) check() error {
 		return o.packet.unused()
 	}
 	if o.iface+o.redirect != "" && o.packet.dstMAC == nil {
-		return errors.New("-dst-mac is missing: who is to receive the frames?")
+		return errors.New("-dst-mac is missing: it is the address of the receiver")
 	}
 	return o.packet.check()
 }
@@ -170,7 +170,7 @@ func (p *packetOptions) check() error {
 	case p.src.first.Is4() != p.dst.first.Is4() && p.set["src"] && p.set["dst"]:
 		return fmt.Errorf("-src %v and -dst %v are of different families", p.src.first, p.dst.first)
 	case p.src.first.Is4() != p.dst.first.Is4():
-		return errors.New("-src and -dst go together where they are IPv6")
+		return errors.New("with IPv6 addresses, both -src and -dst must be given")
 	case p.vlan < -1 || p.vlan > 4094:
 		return fmt.Errorf("a VLAN id is at most 4094, not %d", p.vlan)
 	case p.size < max(minSize, p.headers()):
@@ -207,7 +207,7 @@ func parseRate(s string) (rate, error) {
 	}
 	bits, err := parseNumber(number)
 	if err == nil && bits <= 0 {
-		err = fmt.Errorf("%s is not more than 0", s)
+		err = fmt.Errorf("%s must be more than 0", s)
 	}
 	return rate{bits: bits}, err
 }
@@ -268,7 +268,7 @@ func parseCPUs(list string) ([]int, error) {
 		}
 		for cpu := int(first); cpu <= int(last); cpu++ {
 			if slices.Contains(cpus, cpu) {
-				return nil, fmt.Errorf("CPU %d is there twice", cpu)
+				return nil, fmt.Errorf("CPU %d is listed twice", cpu)
 			}
 			cpus = append(cpus, cpu)
 		}

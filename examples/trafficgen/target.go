@@ -135,9 +135,9 @@ func (t *target) lookAhead(size int) error {
 	const vlan = 4 // the kernel leaves room for a tag
 	switch {
 	case out.Flags&net.FlagUp == 0:
-		return fmt.Errorf("%s is down, and nothing could leave by it: ip link set %s up", out.Name, out.Name)
+		return fmt.Errorf("%s is down, so no frame could leave by it: ip link set %s up", out.Name, out.Name)
 	case out.OperState == netlink.OperDown || out.OperState == netlink.OperLowerLayerDown:
-		return fmt.Errorf("%s has no carrier, and nothing could arrive: is its other end up?", out.Name)
+		return fmt.Errorf("%s has no carrier, so no frame could arrive: is its other end up?", out.Name)
 	case size > out.MTU+ethernetHeader+vlan:
 		return fmt.Errorf("a frame of %d bytes does not fit the MTU of %s, %d: at most %d bytes", size, out.Name, out.MTU, out.MTU+ethernetHeader+vlan)
 	}
@@ -153,9 +153,9 @@ func sendsXDPFrames(l netlink.Link) error {
 		return nil
 	}
 	if l.Type() == "veth" {
-		return fmt.Errorf("the peer of %s takes no XDP frames, and all would be lost: attach a native XDP program to it, if only one that passes all, or switch GRO on (ethtool -K PEER gro on)", l.Attrs().Name)
+		return fmt.Errorf("the peer of %s does not accept XDP frames, so all would be lost: attach a native XDP program to it, such as one that passes all frames, or switch GRO on (ethtool -K PEER gro on)", l.Attrs().Name)
 	}
-	return fmt.Errorf("the driver of %s (%s) sends no XDP frames, at least not while no XDP program is attached to it", l.Attrs().Name, l.Type())
+	return fmt.Errorf("the driver of %s (%s) sends no XDP frames, or only while an XDP program is attached to it", l.Attrs().Name, l.Type())
 }
 
 // xdpFeatures asks the kernel what an interface can do for XDP: enum

@@ -180,16 +180,16 @@ func TestMistakes(t *testing.T) {
 	for _, test := range []struct{ args, want string }{
 		{"-size 59", "a frame of 59 bytes is too small: the least is 60"},
 		{"-size 61 -vlan 1 -src ::1 -dst ::2", "a frame of 61 bytes is too small: the least is 66"},
-		{"-duration -1ns", "the duration cannot be negative, as -1ns is"},
+		{"-duration -1ns", "the duration cannot be negative: -1ns"},
 		{"-size 9000 -frames 1", "progrun: Live.Packet: 9000 bytes: "},
 		{"-frames -1", `invalid value "-1" for flag -frames: -1 is negative`},
 		{"-frames 1.5", `invalid value "1.5" for flag -frames: 1.5 is not a whole number`},
-		{"-batch 257", "a batch is of 1 to 256 frames, not 257"},
+		{"-batch 257", "a batch has 1 to 256 frames, not 257"},
 		{"-frames 1 -cpus 0,40000", "progrun: Live.CPUs: 40000: no such CPU is online"},
 		{"-cpus 1-0", `invalid value "1-0" for flag -cpus: "1-0" is neither a CPU nor a range of CPUs`},
 		{"-rate fast", `invalid value "fast" for flag -rate: "fast" is not a number such as 1000000, 1e6 or 1M`},
 		{"-rate 2G", `invalid value "2G" for flag -rate: 2G is more than 1,000,000,000 frames a second`},
-		{"-i nowhere0", "-dst-mac is missing: who is to receive the frames?"},
+		{"-i nowhere0", "-dst-mac is missing: it is the address of the receiver"},
 		{"-i nowhere0 -dst-mac 02:00:00:00:00:01", "no interface nowhere0: "},
 		{"-i lo -netns nowhere0 -dst-mac 02:00:00:00:00:01", "no network namespace nowhere0: "},
 		{"-netns x", "-netns goes with -i or -redirect"},
@@ -496,9 +496,9 @@ func TestLookAhead(t *testing.T) {
 		args       []string
 		prepare    func(near, far netlink.Link) error
 	}{
-		{"down", "near is down, and nothing could leave by it: ip link set near up", nil,
+		{"down", "near is down, so no frame could leave by it: ip link set near up", nil,
 			func(near, far netlink.Link) error { return nil }},
-		{"peer down", "near has no carrier, and nothing could arrive: is its other end up?", nil,
+		{"peer down", "near has no carrier, so no frame could arrive: is its other end up?", nil,
 			func(near, far netlink.Link) error { return up(near) }},
 		{"peer without XDP", "the peer of near takes no XDP frames, and all would be lost: ", nil,
 			func(near, far netlink.Link) error { return up(near, far) }},

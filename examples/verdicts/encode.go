@@ -203,7 +203,7 @@ func encodeArray(dst []byte, t *btf.Array, v any) error {
 	switch v := v.(type) {
 	case []any:
 		if len(v) > int(t.Nelems) {
-			return fmt.Errorf("%d elements, of which %d have room", len(v), t.Nelems)
+			return fmt.Errorf("%d elements, but there is room for %d", len(v), t.Nelems)
 		}
 		for i, element := range v {
 			if err := encode(dst[i*size:(i+1)*size], t.Type, element); err != nil {

@@ -83,7 +83,7 @@ func fromIP(b []byte, size int) ([]byte, error) {
 	case 6:
 		return withEthernet(nil, uint16(layers.EthernetTypeIPv6), b[size:]), nil
 	}
-	return b, errors.New("neither IPv4 nor IPv6, so that no Ethernet header can be made up for it")
+	return b, errors.New("neither IPv4 nor IPv6, so it cannot get an Ethernet header")
 }
 
 // fromPPP replaces the header of a PPP frame, with or without two bytes of HDLC.

@@ -50,10 +50,10 @@ func (p *program) consent(yes bool) error {
 	}
 	ids, ok := info.MapIDs()
 	if !ok {
-		return fmt.Errorf("%s runs with the maps that it has, and this kernel does not tell which: say -yes if it may change them", p.name)
+		return fmt.Errorf("%s runs with the maps that it has, and this kernel does not tell which: give -yes if it may change them", p.name)
 	}
 	if names := writable(ids); len(names) > 0 {
-		return fmt.Errorf("%s runs with the maps that it has, and may change them (%s), as it does in use: say -yes if it may",
+		return fmt.Errorf("%s runs with the maps that it has, and may change them (%s), as it does in use: give -yes to allow that",
 			p.name, strings.Join(names, ", "))
 	}
 	return nil

@@ -63,7 +63,7 @@ func TestLoaded(t *testing.T) {
 	for _, flag := range []string{"-pinned=" + pin, fmt.Sprintf("-id=%d", id)} {
 		before := frames()
 		r := command(t, "", "", flag)
-		want := "verdicts: xdp_filter runs with the maps that it has, and may change them (protocols, verdicts), as it does in use: say -yes if it may\n"
+		want := "verdicts: xdp_filter runs with the maps that it has, and may change them (protocols, verdicts), as it does in use: give -yes to allow that\n"
 		if r.stderr != want || r.stdout != "" || r.status != 1 || frames() != before {
 			t.Errorf("%s: %s", flag, r)
 		}

@@ -86,7 +86,7 @@ func run(ctx context.Context, o *options) error {
 		return err
 	}
 	if o.write != "" && !returnsPackets(p.Type()) {
-		return fmt.Errorf("-write: %s programs do not give packets back", p.Type())
+		return fmt.Errorf("-write: %s programs do not return packets", p.Type())
 	}
 	if o.against != "" {
 		return runAgainst(ctx, o, p, c)

@@ -112,7 +112,7 @@ func choose(spec *ebpf.CollectionSpec, name string) (string, error) {
 	case slices.Contains(names, name):
 		return name, nil
 	case p != nil && p.Type == ebpf.UnspecifiedProgram:
-		return "", fmt.Errorf("%s is in the section %q, which does not tell its type: say it with -type, such as -type xdp", name, p.SectionName)
+		return "", fmt.Errorf("%s is in the section %q, which does not tell its type: give it with -type, such as -type xdp", name, p.SectionName)
 	case p != nil:
 		return "", fmt.Errorf("%s is a %s program, which takes no packets; %s", name, p.Type, has)
 	case name != "":

@@ -36,42 +36,42 @@ const help = `verdicts runs a BPF program on every packet of a capture and print
     verdicts -object new.o -pcap traffic.pcap -against old.o
 
 The program, of any type that takes packets (XDP, tc, socket filter, cgroup_skb, lwt, flow dissector, netfilter):
-  -object FILE      a BPF object file, of which the program and what it refers to is loaded, with maps of its own
-  -program NAME     the program in it; may be left out if only one takes packets
-  -type TYPE        its type, where the name of its section does not tell: xdp, xdp.frags, tc, action, socket,
+  -object FILE      a BPF object file; the program in it is loaded, with maps of its own
+  -program NAME     the program in the object file; not needed if only one takes packets
+  -type TYPE        its type, if the name of its section does not tell: xdp, xdp.frags, tc, action, socket,
                     cgroup_skb, lwt_in, lwt_out, lwt_xmit, lwt_seg6local, flow_dissector, netfilter
   -map NAME=FILE    fills a map, or sets a variable, from a JSON file; may be given many times
-  -maps FILE        does so for many: {"NAME": contents, ...}
-  -pinned PATH      or a program that is loaded, and pinned there
-  -id N             or has that ID (bpftool prog); both run with the maps that they have
+  -maps FILE        fills several maps from one JSON file: {"NAME": contents, ...}
+  -pinned PATH      a loaded program that is pinned at PATH; it runs with the maps that it has
+  -id N             a loaded program with this ID (bpftool prog); it runs with the maps that it has
   -yes              lets a loaded program change its maps
 
 The packets:
-  -pcap FILE        a pcap or pcapng file, maybe packed with gzip; - is standard input. Raw IP, Linux cooked, loopback
-                    and PPP packets get an Ethernet header
-  -only VERDICT     prints and writes only packets with that verdict, such as XDP_DROP or drop, or of several with
-                    commas; "error" is those that could not be run
+  -pcap FILE        a pcap or pcapng file, which gzip may have compressed; - is standard input. Raw IP, Linux cooked,
+                    loopback and PPP packets get an Ethernet header
+  -only VERDICT     prints and writes only packets with this verdict, such as XDP_DROP or drop; commas separate
+                    several; "error" stands for packets that could not be run
 
 What is printed:
-  -context          the context as the program left it, in the list too
+  -context          in the list, also the context as the program left it
   -json             a line of JSON for each packet
-  -golden FILE      where the results differ from those of an earlier -json, field by field; exit status 1 if any does
+  -golden FILE      the differences from the results of an earlier -json, field by field; exit status 1 if any
   -against OBJECT[:PROGRAM]
-                    where they differ from those of another program; exit status 1 if any does
-  -time             only how long runs take, as JSON
-  -write FILE       writes the packets as they came out to a capture too; - is standard output
+                    the differences from the results of another program; exit status 1 if any
+  -time             only the times of runs, as JSON
+  -write FILE       also writes the packets as the program left them to a capture; - is standard output
 
-Contents of a map are a list of {"key": ..., "value": ...}, as bpftool -j map dump prints them, or an object
-{"key": value, ...}, in which "0-9" is all keys from 0 to 9. Values are numbers, objects by the names of C's fields,
-lists, and text: "192.0.2.1", "2001:db8::1", "10.0.0.0/8" for an LPM trie, "02:00:00:00:00:01", "htons(80)", names of
-an enum, or "0x..." for the bytes of a struct. The value in a map of maps is the contents of one, and in a program
-array the name of a program.
+The contents of a map are a list of {"key": ..., "value": ...}, as bpftool -j map dump prints it, or an object
+{"key": value, ...}, in which "0-9" stands for all keys from 0 to 9. A value is a number, an object with the names of
+C's fields, a list, or text: "192.0.2.1", "2001:db8::1", "10.0.0.0/8" for an LPM trie, "02:00:00:00:00:01",
+"htons(80)", a name of an enum, or "0x..." for the bytes of a struct. In a map of maps it is the contents of a map.
+In a program array it is the name of a program.
 
-A line of -json has n (the packet's number), summary, length and crc (CRC-32) of what went in, wire (the length on the
+A line of -json has n (the packet's number), summary, length and crc (CRC-32) of the input, wire (the length on the
 wire, if the capture has less), verdict, code (the verdict as a number), packet (in hex, if the program changed it),
-metadata (in hex), context (fields of struct __sk_buff that are not 0), flow (of struct bpf_flow_keys), sight ("part"
-if the program could not see all of the packet, "unknown" if it may not have), and error (why the program could not be
-run).
+metadata (in hex), context (the fields of struct __sk_buff that are not 0), flow (struct bpf_flow_keys), sight ("part"
+if the program could not see all of the packet, "unknown" if that is not known), and error (why the program could not
+be run).
 `
 
 func parse(args []string) (*options, error) {

@@ -112,7 +112,7 @@ func TestEncode(t *testing.T) {
 		{&btf.Array{Type: u8, Nelems: 6}, 6, `"eth0"`, "657468300000"},
 		{&btf.Array{Type: u32, Nelems: 2}, 8, `[1, 2]`, "0100000002000000"},
 		{&btf.Array{Type: u32, Nelems: 2}, 8, `[1]`, "0100000000000000"},
-		{&btf.Array{Type: u32, Nelems: 2}, 8, `[1, 2, 3]`, "3 elements, of which 2 have room"},
+		{&btf.Array{Type: u32, Nelems: 2}, 8, `[1, 2, 3]`, "3 elements, but there is room for 2"},
 		{&btf.Array{Type: u32, Nelems: 4}, 16, `"2001:db8::1"`, "20010db8000000000000000000000001"},
 		{service, 20, `{"v4": "192.0.2.1", "port": "htons(80)", "flags": 3}`, "c0000201000000000000000000000000" + "00500300"},
 		{service, 20, `{"v6": "2001:db8::1"}`, "20010db8000000000000000000000001" + "00000000"},

@@ -98,7 +98,7 @@ func lacking() error {
 		return fmt.Errorf("bpf_xdp_store_bytes (Linux 5.18): %w", err)
 	}
 	if err := tailCallInSubprogram(); errors.Is(err, syscall.EINVAL) {
-		return fmt.Errorf("tail calls from a subprogram, which take a JIT and not every one has: %w", ebpf.ErrNotSupported)
+		return fmt.Errorf("tail calls from a subprogram, which take a JIT that has them: %w", ebpf.ErrNotSupported)
 	}
 	return nil
 }
