@@ -137,7 +137,7 @@ func (d *duel) end() error {
 		fmt.Fprintln(d.w, "The two programs do the same with all packets.")
 		return nil
 	}
-	fmt.Fprintf(d.w, "The two programs part on %s.\n", count(d.differ, "packet"))
+	fmt.Fprintf(d.w, "The two programs differ on %s.\n", count(d.differ, "packet"))
 	return errDiffers
 }
 

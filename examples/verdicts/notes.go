@@ -28,9 +28,9 @@ func (o *outcome) notes(all bool) (notes []string) {
 func sightNote(s progrun.Sight) string {
 	switch s {
 	case progrun.SightPart:
-		return "the program saw a part only"
+		return "the program saw only a part"
 	case progrun.SightUnknown:
-		return "the program may have seen a part only"
+		return "the program may have seen only a part"
 	}
 	return ""
 }

@@ -28,7 +28,7 @@ type record struct {
 	Metadata hexString      `json:"metadata,omitempty"` // what an XDP program put in front of the packet
 	Context  *contextRecord `json:"context,omitempty"`  // __sk_buff as the program left it
 	Flow     *flowRecord    `json:"flow,omitempty"`     // what a flow dissector found
-	Sight    string         `json:"sight,omitempty"`    // "part" or "unknown": the program saw, or may have seen, a part only
+	Sight    string         `json:"sight,omitempty"`    // "part" or "unknown": the program saw only a part, or may have
 	Error    string         `json:"error,omitempty"`    // why the program could not be run
 }
 

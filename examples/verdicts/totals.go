@@ -68,7 +68,7 @@ func (t *totals) print(w *output, p *program) {
 		fmt.Fprintf(w, "%d of these were cut short when they were captured: the program saw what was left.\n", t.cut)
 	}
 	if t.part > 0 {
-		fmt.Fprintf(w, "Of %d of these the program saw a part only: %s.\n", t.part, whyPart(p))
+		fmt.Fprintf(w, "Of %d of these the program saw only a part: %s.\n", t.part, whyPart(p))
 	}
 }
 

@@ -266,7 +266,7 @@ func TestCGroupSKB(t *testing.T) {
 	r := command(t, files(t), "", "-object", "cgroup_skb.o", "-program", "cgroup_egress")
 	want := "UDP                         allow        75 bytes\n"
 	if progrun.HaveCGroupSKBData() != nil {
-		want = "75 bytes, the program saw a part only\n"
+		want = "75 bytes, the program saw only a part\n"
 	}
 	if !strings.Contains(r.stdout, want) || r.status != 0 {
 		t.Errorf("no line ends with %q:\n%s", want, r)
