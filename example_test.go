@@ -421,8 +421,8 @@ func ExamplePackets() {
 	prog := dropARP()
 	defer prog.Close()
 
-	// The request has all that is the same for each packet.
-	requests := progrun.Packets(progrun.XDP{IngressIfindex: 1, NoOutput: true}, slices.Values([][]byte{arp, ipv4}))
+	// The request has the fields that are the same for each packet.
+	requests := progrun.Packets(progrun.XDP{NoOutput: true}, slices.Values([][]byte{arp, ipv4}))
 	for res, err := range progrun.Batch(prog, requests, nil) {
 		if err != nil {
 			log.Fatal(err)

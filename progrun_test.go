@@ -70,9 +70,8 @@ func skipExamples() {
 		lacking = append(lacking, "XDP_metadata")
 	}
 	if privileged() && lacks(HaveXDPLiveFrames()) {
-		lacking = append(lacking, "Live")
-	}
-	if err := haveLiveCarrier(); privileged() && (lacks(err) || errors.Is(err, os.ErrPermission)) {
+		lacking = append(lacking, "Live", "Live_packets", "LiveStats_Add", "Exchange")
+	} else if err := haveLiveCarrier(); privileged() && (lacks(err) || errors.Is(err, os.ErrPermission)) {
 		lacking = append(lacking, "Live_packets", "LiveStats_Add", "Exchange")
 	}
 	for _, name := range lacking {
