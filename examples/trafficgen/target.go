@@ -158,6 +158,13 @@ func sendsXDPFrames(l netlink.Link) error {
 	return fmt.Errorf("the driver of %s (%s) sends no XDP frames, or only while an XDP program is attached to it", l.Attrs().Name, l.Type())
 }
 
+// genlHeader is struct genlmsghdr: command, version, and two bytes that must be 0. The
+// kernel rejects nl.Genlmsg, whose serialization has stray memory in the two bytes.
+type genlHeader [nl.SizeofGenlmsg]byte
+
+func (h genlHeader) Len() int          { return len(h) }
+func (h genlHeader) Serialize() []byte { return h[:] }
+
 // xdpFeatures asks the kernel what an interface can do for XDP: enum
 // netdev_xdp_act of linux/netdev.h.
 func xdpFeatures(ifindex int) (uint64, error) {
@@ -171,7 +178,7 @@ func xdpFeatures(ifindex int) (uint64, error) {
 		return 0, err
 	}
 	req := nl.NewNetlinkRequest(int(family.ID), 0)
-	req.AddData(&nl.Genlmsg{Command: cmdDevGet, Version: uint8(family.Version)})
+	req.AddData(genlHeader{cmdDevGet, uint8(family.Version)})
 	req.AddData(nl.NewRtAttr(attrIfindex, nl.Uint32Attr(uint32(ifindex))))
 	replies, err := req.Execute(unix.NETLINK_GENERIC, 0)
 	if err != nil {
