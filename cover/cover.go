@@ -35,8 +35,9 @@ type Options struct {
 // Close. Programs count while they are loaded, both by BPF_PROG_RUN and attached.
 // Its methods may be called at any time, by several goroutines at once.
 type Counters struct {
-	mu       sync.Mutex // guards seen, which Close closes
+	mu       sync.Mutex // guards seen, which Close closes, and refused
 	seen     *ebpf.Map  // a single value with a byte for each probe
+	refused  bool       // whether the collection did not load
 	programs []program
 }
 
@@ -206,7 +207,7 @@ func (c *Counters) Close() error {
 		return nil
 	}
 	var err error
-	if dir := os.Getenv(DirVariable); dir != "" {
+	if dir := os.Getenv(DirVariable); dir != "" && !c.refused {
 		var p *Profile
 		if p, err = c.profile(); err == nil {
 			err = p.WriteDir(dir)
@@ -217,9 +218,16 @@ func (c *Counters) Close() error {
 
 // Explain explains an error that loading the collection returned. If a program has
 // become too complex for the verifier, the result wraps err and names the program to
-// leave out. Explain returns other errors, and nil, as they are.
+// leave out. Explain returns other errors, and nil, as they are. After an error,
+// Close writes no profile, since none of the programs can run.
 func (c *Counters) Explain(err error) error {
-	if c == nil || !tooMuch(err) {
+	if c == nil || err == nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused = true
+	if !tooMuch(err) {
 		return err
 	}
 	for _, p := range c.programs {

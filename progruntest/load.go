@@ -19,10 +19,11 @@ import (
 // [Cover].
 func NewCollection(tb testing.TB, spec *ebpf.CollectionSpec) *ebpf.Collection {
 	tb.Helper()
-	spec = loadable(tb, spec)
-	counters := instrument(tb, spec)
-	coll, err := ebpf.NewCollection(spec)
-	Need(tb, counters.Explain(err))
+	var coll *ebpf.Collection
+	covered(tb, loadable(tb, spec), func(spec *ebpf.CollectionSpec) (err error) {
+		coll, err = ebpf.NewCollection(spec)
+		return err
+	})
 	tb.Cleanup(coll.Close)
 	return coll
 }
@@ -33,9 +34,9 @@ func NewCollection(tb testing.TB, spec *ebpf.CollectionSpec) *ebpf.Collection {
 // ends.
 func LoadAndAssign(tb testing.TB, spec *ebpf.CollectionSpec, to any) {
 	tb.Helper()
-	spec = loadable(tb, spec)
-	counters := instrument(tb, spec)
-	Need(tb, counters.Explain(spec.LoadAndAssign(to, nil)))
+	covered(tb, loadable(tb, spec), func(spec *ebpf.CollectionSpec) error {
+		return spec.LoadAndAssign(to, nil)
+	})
 	tb.Cleanup(func() { closeFields(reflect.ValueOf(to)) })
 }
 

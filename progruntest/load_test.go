@@ -33,7 +33,7 @@ func TestNewCollection(t *testing.T) {
 // objects has the form of a struct that bpf2go writes.
 type objects struct {
 	programs
-	maps
+	buffers
 	More struct {
 		Counts *ebpf.Map `ebpf:"counts"`
 	}
@@ -45,7 +45,7 @@ type programs struct {
 	TCRing  *ebpf.Program `ebpf:"tc_ring"`
 }
 
-type maps struct {
+type buffers struct {
 	Ring *ebpf.Map `ebpf:"ring"`
 }
 

@@ -37,6 +37,7 @@ const perfPages = 16
 // fails the test, when it is read or when the test ends.
 func Records[T any](tb testing.TB, m *ebpf.Map) (since func() []T) {
 	tb.Helper()
+	checkMap(tb, m)
 	var record T
 	_, raw := any(record).([]byte)
 	size := int(unsafe.Sizeof(record))

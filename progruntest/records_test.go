@@ -147,7 +147,8 @@ func TestRecordTypes(t *testing.T) {
 			}](tb, maps["ring"])
 		},
 		"a record cannot be of type struct { S string }:": func(tb testing.TB) { Records[struct{ S string }](tb, maps["ring"]) },
-		"neither a ring buffer nor a perf event array":    func(tb testing.TB) { Records[event](tb, maps["total"]) },
+		"the map is nil": func(tb testing.TB) { Records[event](tb, maps["typo"]) },
+		"neither a ring buffer nor a perf event array": func(tb testing.TB) { Records[event](tb, maps["total"]) },
 		"a record of 16 bytes, but [3]uint64 has 24": func(tb testing.TB) {
 			since := Records[[3]uint64](tb, maps["ring"])
 			Run(tb, prog, progrun.TC{Packet: packet()})

@@ -16,6 +16,7 @@ import (
 // If a hash does not have the key, Sum returns zero. Other errors fail the test.
 func Sum[V any](tb testing.TB, m *ebpf.Map, key any) V {
 	tb.Helper()
+	checkMap(tb, m)
 	var total V
 	if err := addable(reflect.TypeFor[V]()); err != nil {
 		tb.Fatalf("%v: cannot add up values of type %T: %v", m, total, err)
@@ -30,12 +31,20 @@ func Sum[V any](tb testing.TB, m *ebpf.Map, key any) V {
 	}
 	var values []V
 	if err := m.Lookup(key, &values); err != nil && !(hash && errors.Is(err, ebpf.ErrKeyNotExist)) {
-		tb.Fatalf("%v: look up %v: %v", m, key, err)
+		tb.Fatalf("%v, with keys of %d and values of %d bytes: look up %v: %v", m, m.KeySize(), m.ValueSize(), key, err)
 	}
 	for i := range values {
 		add(reflect.ValueOf(&total).Elem(), reflect.ValueOf(&values[i]).Elem())
 	}
 	return total
+}
+
+// checkMap fails the test if m is nil, as a map is whose name is misspelt.
+func checkMap(tb testing.TB, m *ebpf.Map) {
+	tb.Helper()
+	if m == nil {
+		tb.Fatal("the map is nil: the collection has no map of that name")
+	}
 }
 
 // addable returns an error unless add can add up values of type t.

@@ -70,8 +70,9 @@ func TestSumMistakes(t *testing.T) {
 		},
 		"the field n is not exported": func(tb testing.TB) { Sum[struct{ n uint64 }](tb, maps["total"], uint32(0)) },
 		"has one value for all CPUs":  func(tb testing.TB) { Sum[uint32](tb, maps["how_many"], uint32(0)) },
+		"the map is nil":              func(tb testing.TB) { Sum[uint64](tb, maps["typo"], uint32(0)) },
 		"look up 1: ":                 func(tb testing.TB) { Sum[uint64](tb, maps["total"], uint32(1)) },
-		"look up 0: ":                 func(tb testing.TB) { Sum[uint16](tb, maps["total"], uint32(0)) },
+		"values of 8 bytes":           func(tb testing.TB) { Sum[uint16](tb, maps["total"], uint32(0)) },
 		"look up 7: ":                 func(tb testing.TB) { Sum[counts](tb, maps["counts"], uint64(7)) },
 	} {
 		attempt(f).wantFailed(t, want)

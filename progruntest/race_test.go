@@ -1,5 +1,0 @@
-//go:build race
-
-package progruntest
-
-const raceEnabled = true
