@@ -43,11 +43,10 @@ type Counters struct {
 
 // A program is what the instructions of a program tell, and where its probes go.
 type program struct {
-	name      string
-	skipped   bool
-	functions []*function
-	plans     []*plan
-	records   []*record // one for each function, or for the whole program if it is skipped
+	name    string
+	skipped bool
+	plans   []*plan   // one for each function
+	records []*record // one for each function, or for the whole program if it is skipped
 }
 
 // ErrInstrumented is wrapped by the error that [Instrument] returns if programs of the
@@ -106,17 +105,17 @@ func newProgram(spec *ebpf.ProgramSpec, skip, branches bool, sources *sources) (
 	if spec.Instructions[0].Metadata.Get(instrumentedKey{}) != nil {
 		return p, ErrInstrumented
 	}
-	var err error
-	if p.functions, err = functions(spec.Instructions); err != nil {
+	list, err := functions(spec.Instructions)
+	if err != nil {
 		return p, fmt.Errorf("%w: leave the program out with Options.Skip", err)
 	}
-	liveness(p.functions)
+	liveness(list)
 	clears := slices.ContainsFunc(spec.Instructions, comparesDead)
-	for _, f := range p.functions {
+	for _, f := range list {
 		g := newGraph(f, branches)
-		plan := choose(f, g, reported(f, g, branches), clears)
+		plan := choose(g, reported(g, branches), clears)
 		p.plans = append(p.plans, plan)
-		p.records = append(p.records, newRecord(f, plan, branches, sources))
+		p.records = append(p.records, newRecord(plan, branches, sources))
 	}
 	return p, nil
 }
@@ -143,7 +142,7 @@ func (c *Counters) insert(spec *ebpf.CollectionSpec) error {
 		if len(p.plans) == 0 {
 			continue
 		}
-		insns, err := insertAll(p.functions, p.plans, c.seen, offset)
+		insns, err := insertAll(p.plans, c.seen, offset)
 		if err != nil {
 			return fmt.Errorf("program %s: %w", p.name, err)
 		}

@@ -26,32 +26,19 @@ func reachable(succs [][]int, root int) []int {
 	return postorder
 }
 
-// reversePostorder returns the place of each node in reverse postorder, or none if
-// root does not reach it.
-func reversePostorder(succs [][]int, root int) []int {
-	place := make([]int, len(succs))
-	for n := range place {
-		place[n] = none
-	}
-	postorder := reachable(succs, root)
-	for i, n := range postorder {
-		place[n] = len(postorder) - 1 - i
-	}
-	return place
-}
-
-// dominators returns the closest dominator of each node. It is none for the root, and
-// for nodes that the root does not reach. The method is that of Cooper, Harvey and
-// Kennedy, "A Simple, Fast Dominance Algorithm".
-func dominators(succs, preds [][]int, root int) []int {
-	place := reversePostorder(succs, root)
+// dominators returns the closest dominator of each node, and its place in reverse
+// postorder. Both are none for nodes that the root does not reach, and the dominator is
+// none for the root. The method is that of Cooper, Harvey and Kennedy, "A Simple, Fast
+// Dominance Algorithm".
+func dominators(succs, preds [][]int, root int) (idom, order []int) {
+	idom = slices.Repeat([]int{none}, len(succs))
+	order = slices.Clone(idom)
 	nodes := reachable(succs, root)
 	slices.Reverse(nodes)
-
-	idom := make([]int, len(succs))
-	for n := range idom {
-		idom[n] = none
+	for i, n := range nodes {
+		order[n] = i
 	}
+
 	idom[root] = root
 	for changed := true; changed; {
 		changed = false
@@ -63,7 +50,7 @@ func dominators(succs, preds [][]int, root int) []int {
 				case closest == none:
 					closest = p
 				default:
-					closest = intersect(idom, place, closest, p)
+					closest = intersect(idom, order, closest, p)
 				}
 			}
 			if idom[n] != closest {
@@ -72,16 +59,16 @@ func dominators(succs, preds [][]int, root int) []int {
 		}
 	}
 	idom[root] = none
-	return idom
+	return idom, order
 }
 
 // intersect returns the closest node that dominates both a and b.
-func intersect(idom, place []int, a, b int) int {
+func intersect(idom, order []int, a, b int) int {
 	for a != b {
-		for place[a] > place[b] {
+		for order[a] > order[b] {
 			a = idom[a]
 		}
-		for place[b] > place[a] {
+		for order[b] > order[a] {
 			b = idom[b]
 		}
 	}

@@ -4,6 +4,7 @@ package cover
 // with their own numbers, then the critical edges if branches are wanted, and last
 // the exit, which stands for all that happens after the function.
 type graph struct {
+	*function
 	succs, preds [][]int
 	edges        []edge // their nodes follow those of the blocks
 	nodes        map[edge]int
@@ -23,9 +24,9 @@ type edge struct {
 // newGraph returns the graph of a function, with critical edges as nodes if branches
 // is set.
 func newGraph(f *function, branches bool) *graph {
-	g := &graph{nodes: map[edge]int{}}
+	g := &graph{function: f, nodes: map[edge]int{}}
 	if branches {
-		g.addEdges(f)
+		g.addEdges()
 	}
 	g.exit = len(f.blocks) + len(g.edges)
 	g.succs, g.preds = make([][]int, g.exit+1), make([][]int, g.exit+1)
@@ -41,31 +42,30 @@ func newGraph(f *function, branches bool) *graph {
 		}
 	}
 	g.leaveLoops()
-	g.order = reversePostorder(g.succs, 0)
-	g.idom = dominators(g.succs, g.preds, 0)
-	g.ipdom = dominators(g.preds, g.succs, g.exit)
+	g.idom, g.order = dominators(g.succs, g.preds, 0)
+	g.ipdom, _ = dominators(g.preds, g.succs, g.exit)
 	g.findLoops()
 	return g
 }
 
 // addEdges adds nodes for the critical edges.
-func (g *graph) addEdges(f *function) {
-	ways := make([]int, len(f.blocks)) // number of ways into each block
+func (g *graph) addEdges() {
+	ways := make([]int, len(g.blocks)) // number of ways into each block
 	ways[0] = 1                        // the call of the function
-	for _, b := range f.blocks {
+	for _, b := range g.blocks {
 		for _, to := range []int{b.next, b.jump} {
 			if to != none {
 				ways[to]++
 			}
 		}
 	}
-	for n := range f.blocks {
-		if !f.decides(n) {
+	for n := range g.blocks {
+		if !g.decides(n) {
 			continue
 		}
 		for _, e := range []edge{{n, false}, {n, true}} {
-			if ways[f.target(e)] > 1 {
-				g.nodes[e] = len(f.blocks) + len(g.edges)
+			if ways[g.target(e)] > 1 {
+				g.nodes[e] = len(g.blocks) + len(g.edges)
 				g.edges = append(g.edges, e)
 			}
 		}
@@ -110,17 +110,17 @@ func (g *graph) leaveLoops() {
 
 // node returns the node that runs when an edge is taken: its own, or the block
 // that it leads to.
-func (g *graph) node(f *function, e edge) int {
+func (g *graph) node(e edge) int {
 	if n, ok := g.nodes[e]; ok {
 		return n
 	}
-	return f.target(e)
+	return g.target(e)
 }
 
 // block returns the block of a node: itself, or the one that its edge leads to.
-func (g *graph) block(f *function, n int) int {
-	if n < len(f.blocks) {
+func (g *graph) block(n int) int {
+	if n < len(g.blocks) {
 		return n
 	}
-	return f.target(g.edges[n-len(f.blocks)])
+	return g.target(g.edges[n-len(g.blocks)])
 }

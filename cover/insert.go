@@ -13,7 +13,7 @@ var errFar = errors.New("with probes the function is too long for its jumps, whi
 
 // An insertion builds the instructions of a function with its probes.
 type insertion struct {
-	f     *function
+	*function
 	out   asm.Instructions
 	head  []int // where jumps to each instruction land
 	place []int // where each instruction is
@@ -22,7 +22,7 @@ type insertion struct {
 
 // insert returns the instructions of a function with the probes of a plan. The
 // probes set bytes of counters, from offset on.
-func insert(f *function, p *plan, counters asm.FDer, offset int) (asm.Instructions, error) {
+func insert(p *plan, counters asm.FDer, offset int) (asm.Instructions, error) {
 	onBlock := map[int]asm.Instructions{} // by the instruction that they precede
 	onEdge := map[edge]asm.Instructions{}
 	for i, probe := range p.probes {
@@ -30,21 +30,22 @@ func insert(f *function, p *plan, counters asm.FDer, offset int) (asm.Instructio
 		if err != nil {
 			return nil, err
 		}
-		if n := probe.node - len(f.blocks); n >= 0 {
-			onEdge[p.graph.edges[n]] = insns
+		if n := probe.node - len(p.blocks); n >= 0 {
+			onEdge[p.edges[n]] = insns
 		} else {
 			onBlock[probe.before] = insns
 		}
 	}
 
-	in := &insertion{f: f, head: make([]int, len(f.insns)), place: make([]int, len(f.insns)), jump: make([]int, len(f.insns))}
-	for n, b := range f.blocks {
+	size := len(p.insns)
+	in := &insertion{function: p.function, head: make([]int, size), place: make([]int, size), jump: make([]int, size)}
+	for n, b := range p.blocks {
 		for i := b.first; i < b.end; i++ {
 			in.instruction(i, onBlock[i])
 		}
 		in.out = append(in.out, onEdge[edge{n, false}]...)
 	}
-	for n, b := range f.blocks {
+	for n, b := range p.blocks {
 		in.trampoline(b, onEdge[edge{n, true}])
 	}
 	return in.out, in.fixJumps()
@@ -67,7 +68,7 @@ func (p *probe) instructions(counters asm.FDer, n int) (asm.Instructions, error)
 // instruction adds an instruction after its probe. The metadata that marks the place
 // in the program moves to the probe: the symbol, the function, and the line.
 func (in *insertion) instruction(i int, probe asm.Instructions) {
-	ins := in.f.insns[i]
+	ins := in.insns[i]
 	in.head[i], in.jump[i] = len(in.out), none
 	if probe != nil {
 		probe[0] = probe[0].WithSource(ins.Source())
@@ -99,11 +100,11 @@ func (in *insertion) trampoline(b block, probe asm.Instructions) {
 // fixJumps sets the offsets of all jumps.
 func (in *insertion) fixJumps() error {
 	raw := rawOffsets(in.out)
-	for _, b := range in.f.blocks {
+	for _, b := range in.blocks {
 		if b.jump == none {
 			continue
 		}
-		from, to := in.place[b.end-1], in.head[in.f.blocks[b.jump].first]
+		from, to := in.place[b.end-1], in.head[in.blocks[b.jump].first]
 		if t := in.jump[b.end-1]; t != none {
 			end := t
 			for in.out[end].OpCode.JumpOp() != asm.Ja {
@@ -140,14 +141,14 @@ type instrumentedKey struct{}
 
 // insertAll returns the instructions of a program with the probes of the plans of
 // its functions.
-func insertAll(list []*function, plans []*plan, counters asm.FDer, offset int) (asm.Instructions, error) {
+func insertAll(plans []*plan, counters asm.FDer, offset int) (asm.Instructions, error) {
 	var out asm.Instructions
-	for i, f := range list {
-		insns, err := insert(f, plans[i], counters, offset)
+	for _, p := range plans {
+		insns, err := insert(p, counters, offset)
 		if err != nil {
-			return nil, fmt.Errorf("function %s: %w", f.name, err)
+			return nil, fmt.Errorf("function %s: %w", p.name, err)
 		}
-		offset += len(plans[i].probes)
+		offset += len(p.probes)
 		out = append(out, insns...)
 	}
 	out[0].Metadata.Set(instrumentedKey{}, true)

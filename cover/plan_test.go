@@ -77,7 +77,7 @@ func TestChoose(t *testing.T) {
 		f := randomFunction(t, rng, 1+rng.IntN(25))
 		g := newGraph(f, round%2 == 0)
 		wanted := randomNodes(rng, g)
-		p := choose(f, g, wanted, false)
+		p := choose(g, wanted, false)
 		asked := make([]bool, len(p.known))
 		for n := range g.exit {
 			asked[p.class[n]] = asked[p.class[n]] || wanted(n)
@@ -90,7 +90,7 @@ func TestChoose(t *testing.T) {
 		seen := make([]byte, len(p.probes))
 		ran := make([]State, len(p.known))
 		for range 1 + rng.IntN(3) {
-			visited, _ := walk(rng, p.graph)
+			visited, _ := walk(rng, g)
 			for _, n := range visited {
 				ran[p.class[n]] = Reached
 				for i, probe := range p.probes {
@@ -125,8 +125,8 @@ func TestInsert(t *testing.T) {
 	for round := range 3000 {
 		f := randomFunction(t, rng, 1+rng.IntN(25))
 		g := newGraph(f, round%2 == 0)
-		p := choose(f, g, randomNodes(rng, g), round%3 == 0)
-		insns, err := insert(f, p, someMap{}, 0)
+		p := choose(g, randomNodes(rng, g), round%3 == 0)
+		insns, err := insert(p, someMap{}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +153,7 @@ func TestInsert(t *testing.T) {
 				ran[p.class[n]] = Reached
 			}
 		}
-		for n, e := range p.graph.edges {
+		for n, e := range p.edges {
 			if plain.taken[e] {
 				ran[p.class[len(f.blocks)+n]] = Reached
 			}
@@ -252,7 +252,7 @@ func TestRefusals(t *testing.T) {
 	}
 	liveness(list)
 	g := newGraph(list[0], false)
-	_, err = insert(list[0], choose(list[0], g, func(int) bool { return true }, false), someMap{}, 0)
+	_, err = insert(choose(g, func(int) bool { return true }, false), someMap{}, 0)
 	if !errors.Is(err, errFar) {
 		t.Errorf("far jump: got %v", err)
 	}

@@ -9,7 +9,7 @@ import (
 // A plan says which nodes of a function's graph get probes, and how the states of other
 // nodes follow from these.
 type plan struct {
-	graph  *graph
+	*graph
 	class  []int   // class of each node: the nodes of one run together
 	known  [][]int // for each class, classes of which one runs if and only if it does, or nil
 	probes []probe
@@ -31,7 +31,7 @@ type probe struct {
 // Nodes that imply one another form a class, for which one probe is enough. A class
 // needs no probe if one of its nodes dominates all its successors, or postdominates
 // all its predecessors: these imply it, and one of them runs whenever it does.
-func choose(f *function, g *graph, wanted func(node int) bool, clears bool) *plan {
+func choose(g *graph, wanted func(node int) bool, clears bool) *plan {
 	p := &plan{graph: g}
 	var members [][]int
 	p.class, members = components(g.exit, func(n int) []int {
@@ -47,7 +47,7 @@ func choose(f *function, g *graph, wanted func(node int) bool, clears bool) *pla
 		if !direct[c] || p.infer(c, members, direct) {
 			continue
 		}
-		if probe := place(f, g, nodes); probe != nil {
+		if probe := place(g, nodes); probe != nil {
 			probe.class = c
 			probe.clears = probe.clears && clears
 			p.probes = append(p.probes, *probe)
@@ -73,19 +73,18 @@ func (p *plan) infer(c int, members [][]int, direct []bool) bool {
 
 // rules returns sets of classes. The state of the class of nodes follows from each set.
 func (p *plan) rules(nodes []int) (rules [][]int) {
-	g := p.graph
-	runs := func(n int) bool { return g.order[n] != none }
+	runs := func(n int) bool { return p.order[n] != none }
 	if !slices.ContainsFunc(nodes, runs) {
 		return [][]int{{}} // from the empty set follows that it never runs
 	}
 	for _, n := range nodes {
-		if known := p.neighbours(n, g.succs[n], g.idom); known != nil {
+		if known := p.neighbours(n, p.succs[n], p.idom); known != nil {
 			rules = append(rules, known)
 		}
 		if n == 0 {
 			continue // the function's callers come before it
 		}
-		if known := p.neighbours(n, g.preds[n], g.ipdom); known != nil {
+		if known := p.neighbours(n, p.preds[n], p.ipdom); known != nil {
 			rules = append(rules, known)
 		}
 	}
@@ -97,7 +96,7 @@ func (p *plan) rules(nodes []int) (rules [][]int) {
 func (p *plan) neighbours(n int, side, implied []int) []int {
 	var known []int
 	for _, m := range side {
-		if m == p.graph.exit || implied[m] != n || p.class[m] == p.class[n] {
+		if m == p.exit || implied[m] != n || p.class[m] == p.class[n] {
 			return nil
 		}
 		if !slices.Contains(known, p.class[m]) {
@@ -110,19 +109,19 @@ func (p *plan) neighbours(n int, side, implied []int) []int {
 // place returns a probe for one of the nodes. It prefers a place in the fewest loops,
 // then a block to an edge, then the earliest. It returns nil if no node has a free
 // register.
-func place(f *function, g *graph, nodes []int) *probe {
+func place(g *graph, nodes []int) *probe {
 	nodes = slices.Clone(nodes)
 	slices.SortFunc(nodes, func(a, b int) int {
-		return slices.Compare(rank(f, g, a), rank(f, g, b))
+		return slices.Compare(g.rank(a), g.rank(b))
 	})
 	for _, n := range nodes {
 		if g.order[n] == none {
 			continue // never runs
 		}
-		onEdge := n >= len(f.blocks)
-		b := f.blocks[g.block(f, n)]
+		onEdge := n >= len(g.blocks)
+		b := g.blocks[g.block(n)]
 		for i := b.first; i < b.end; i++ {
-			if r, written, ok := f.dead(i, b.end); ok {
+			if r, written, ok := g.dead(i, b.end); ok {
 				return &probe{node: n, before: i, register: r, clears: g.depth[n] > 0 && (onEdge || !written)}
 			}
 			if onEdge {
@@ -133,9 +132,10 @@ func place(f *function, g *graph, nodes []int) *probe {
 	return nil
 }
 
-func rank(f *function, g *graph, n int) []int {
+// rank returns what makes a node a worse place for a probe, in order of importance.
+func (g *graph) rank(n int) []int {
 	onEdge := 0
-	if n >= len(f.blocks) {
+	if n >= len(g.blocks) {
 		onEdge = 1
 	}
 	return []int{g.depth[n], onEdge, g.order[n]}

@@ -101,29 +101,29 @@ func lineOf(ins *asm.Instruction) *btf.Line {
 
 // reported returns a function that reports whether a record has a node: the start, the
 // blocks with lines and, if branches is set, the conditions in them.
-func reported(f *function, g *graph, branches bool) func(node int) bool {
+func reported(g *graph, branches bool) func(node int) bool {
 	told := map[int]bool{0: true}
-	for n, b := range f.blocks {
-		if !slices.ContainsFunc(f.insns[b.first:b.end], hasLine) {
+	for n, b := range g.blocks {
+		if !slices.ContainsFunc(g.insns[b.first:b.end], hasLine) {
 			continue
 		}
 		told[n] = true
-		if branches && f.decides(n) {
-			told[g.node(f, edge{n, true})] = true
-			told[g.node(f, edge{n, false})] = true
+		if branches && g.decides(n) {
+			told[g.node(edge{n, true})] = true
+			told[g.node(edge{n, false})] = true
 		}
 	}
 	return func(node int) bool { return told[node] }
 }
 
 // newRecord returns the record of a function.
-func newRecord(f *function, p *plan, branches bool, sources *sources) *record {
-	r := &record{name: f.name, classes: len(p.known)}
+func newRecord(p *plan, branches bool, sources *sources) *record {
+	r := &record{name: p.name, classes: len(p.known)}
 	var end *btf.Line
-	for n, b := range f.blocks {
+	for n, b := range p.blocks {
 		var last *btf.Line
 		for i := b.first; i < b.end; i++ {
-			if line := lineOf(&f.insns[i]); line != nil {
+			if line := lineOf(&p.insns[i]); line != nil {
 				last = line
 				r.lines = append(r.lines, sources.line(line, p.class[n]))
 			}
@@ -131,11 +131,11 @@ func newRecord(f *function, p *plan, branches bool, sources *sources) *record {
 		if last == nil {
 			continue
 		}
-		if f.insns[b.end-1].OpCode.JumpOp() == asm.Exit {
+		if p.insns[b.end-1].OpCode.JumpOp() == asm.Exit {
 			end = last
 		}
-		if branches && f.decides(n) {
-			r.addBranch(f, p, n, last, sources)
+		if branches && p.decides(n) {
+			r.addBranch(p, n, last, sources)
 		}
 	}
 	r.setStart(end, p.class[0], sources)
@@ -143,11 +143,11 @@ func newRecord(f *function, p *plan, branches bool, sources *sources) *record {
 }
 
 // addBranch adds the condition at the end of a block.
-func (r *record) addBranch(f *function, p *plan, n int, line *btf.Line, sources *sources) {
+func (r *record) addBranch(p *plan, n int, line *btf.Line, sources *sources) {
 	way := func(jump bool) recordLine {
 		e := edge{n, jump}
-		first := f.blocks[f.target(e)].first
-		return sources.line(lineOf(&f.insns[first]), p.class[p.graph.node(f, e)])
+		first := p.blocks[p.target(e)].first
+		return sources.line(lineOf(&p.insns[first]), p.class[p.node(e)])
 	}
 	r.branches = append(r.branches, recordBranch{
 		recordLine: sources.line(line, p.class[n]),
