@@ -98,7 +98,7 @@ func (p *Profile) Files() []File {
 	files := map[string]*view{}
 	at := func(name string) *view {
 		if files[name] == nil {
-			files[name] = &view{map[int]State{}, map[string]*functionView{}, map[branchKey]*Branch{}}
+			files[name] = &view{map[int]State{}, map[string]*functionView{}, nil}
 		}
 		return files[name]
 	}
@@ -111,8 +111,9 @@ func (p *Profile) Files() []File {
 			merge(at(l.file).lines, l.line, f.states[l.class])
 			merge(own.lines, fileLine{l.file, l.line}, f.states[l.class])
 		}
-		for i, b := range f.branches {
-			at(b.file).branch(f, i, b)
+		for _, b := range f.branches {
+			v := at(b.file)
+			v.branches = append(v.branches, f.branch(b))
 		}
 	}
 
@@ -127,7 +128,7 @@ func (p *Profile) Files() []File {
 type view struct {
 	lines     map[int]State
 	functions map[string]*functionView
-	branches  map[branchKey]*Branch
+	branches  []Branch
 }
 
 type functionView struct {
@@ -138,12 +139,6 @@ type functionView struct {
 type fileLine struct {
 	file string
 	line int
-}
-
-// A branchKey identifies a condition within a file.
-type branchKey struct {
-	code   recordKey
-	number int
 }
 
 // merge sets the state of key to the greater of its present state and s.
@@ -161,16 +156,13 @@ func (v *view) function(f *covered) *functionView {
 	return own
 }
 
-func (v *view) branch(f *covered, number int, b recordBranch) {
-	v.branches[branchKey{f.key, number}] = &Branch{
-		Function: f.name, Line: b.line, Column: b.column, State: f.states[b.class],
-		Jump: Way{b.jump.file, b.jump.line, f.states[b.jump.class]},
-		Next: Way{b.next.file, b.next.line, f.states[b.next.class]},
-	}
+func (f *covered) branch(b recordBranch) Branch {
+	way := func(l recordLine) Way { return Way{l.file, l.line, f.states[l.class]} }
+	return Branch{f.name, b.line, b.column, f.states[b.class], way(b.jump), way(b.next)}
 }
 
 func (v *view) file(name string) File {
-	f := File{Name: name}
+	f := File{Name: name, Branches: v.branches}
 	for _, n := range slices.Sorted(maps.Keys(v.lines)) {
 		f.Lines = append(f.Lines, Line{n, v.lines[n]})
 	}
@@ -183,13 +175,8 @@ func (v *view) file(name string) File {
 	slices.SortFunc(f.Functions, func(a, b Function) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Name, b.Name))
 	})
-	keys := slices.SortedFunc(maps.Keys(v.branches), func(a, b branchKey) int {
-		x, y := v.branches[a], v.branches[b]
-		return cmp.Or(cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column), cmp.Compare(x.Function, y.Function),
-			slices.Compare(a.code[:], b.code[:]), cmp.Compare(a.number, b.number))
+	slices.SortStableFunc(f.Branches, func(a, b Branch) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Function, b.Function))
 	})
-	for _, key := range keys {
-		f.Branches = append(f.Branches, *v.branches[key])
-	}
 	return f
 }
