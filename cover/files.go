@@ -103,16 +103,17 @@ func (p *Profile) Files() []File {
 		return files[name]
 	}
 	for _, f := range p.sorted() {
-		if len(f.lines) == 0 {
+		r := f.Record
+		if len(r.Lines) == 0 {
 			continue
 		}
-		own := at(f.start.file).function(f)
-		for _, l := range f.lines {
-			merge(at(l.file).lines, l.line, f.states[l.class])
-			merge(own.lines, fileLine{l.file, l.line}, f.states[l.class])
+		own := at(r.Files[r.Start.File]).function(f)
+		for _, l := range r.Lines {
+			merge(at(r.Files[l.File]).lines, l.Line, f.States[l.Class])
+			merge(own.lines, fileLine{r.Files[l.File], l.Line}, f.States[l.Class])
 		}
-		for _, b := range f.branches {
-			v := at(b.file)
+		for _, b := range r.Branches {
+			v := at(r.Files[b.At.File])
 			v.branches = append(v.branches, f.branch(b))
 		}
 	}
@@ -147,18 +148,18 @@ func merge[K comparable](states map[K]State, key K, s State) {
 }
 
 func (v *view) function(f *covered) *functionView {
-	own := v.functions[f.name]
+	own := v.functions[f.Record.Name]
 	if own == nil {
-		own = &functionView{Function{Name: f.name, Line: f.start.line}, map[fileLine]State{}}
-		v.functions[f.name] = own
+		own = &functionView{Function{Name: f.Record.Name, Line: f.Record.Start.Line}, map[fileLine]State{}}
+		v.functions[own.Name] = own
 	}
-	own.State = max(own.State, f.states[f.start.class])
+	own.State = max(own.State, f.States[f.Record.Start.Class])
 	return own
 }
 
 func (f *covered) branch(b recordBranch) Branch {
-	way := func(l recordLine) Way { return Way{l.file, l.line, f.states[l.class]} }
-	return Branch{f.name, b.line, b.column, f.states[b.class], way(b.jump), way(b.next)}
+	way := func(l recordLine) Way { return Way{f.Record.Files[l.File], l.Line, f.States[l.Class]} }
+	return Branch{f.Record.Name, b.At.Line, b.Column, f.States[b.At.Class], way(b.Jump), way(b.Next)}
 }
 
 func (v *view) file(name string) File {

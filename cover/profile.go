@@ -55,8 +55,8 @@ type Profile struct {
 
 // covered is a function and the state of each of its classes.
 type covered struct {
-	*record
-	states []State
+	Record *record
+	States states
 }
 
 // A recordKey identifies the code of a function.
@@ -66,24 +66,40 @@ type recordKey [sha256.Size]byte
 // always run together have the same class, which is a number.
 type record struct {
 	key      recordKey
-	name     string
-	classes  int
-	start    recordLine
-	lines    []recordLine // in the order of the instructions, without duplicates
-	branches []recordBranch
+	Name     string
+	Classes  int
+	Files    []string // paths; "" is the path of what has no line
+	Start    recordLine
+	Lines    []recordLine // in the order of the instructions, without duplicates
+	Branches []recordBranch
 }
 
+// A recordLine is a line in one of a record's files.
 type recordLine struct {
-	file  string
-	line  int
-	class int
+	File  int `json:"f"` // index in Files
+	Line  int `json:"l"`
+	Class int `json:"c"`
 }
 
 // A recordBranch is a condition, where it stands and where it leads.
 type recordBranch struct {
-	recordLine
-	column     int
-	jump, next recordLine
+	At         recordLine
+	Column     int
+	Jump, Next recordLine
+}
+
+// line returns the record of a line, which has no place if line is nil.
+func (r *record) line(line *btf.Line, class int, sources *sources) recordLine {
+	path, n := "", 0
+	if line != nil {
+		path, n = sources.locate(line.FileName()), int(line.LineNumber())
+	}
+	file := slices.Index(r.Files, path)
+	if file < 0 {
+		file = len(r.Files)
+		r.Files = append(r.Files, path)
+	}
+	return recordLine{file, n, class}
 }
 
 func hasLine(ins asm.Instruction) bool { return lineOf(&ins) != nil }
@@ -118,14 +134,14 @@ func reported(g *graph, branches bool) func(node int) bool {
 
 // newRecord returns the record of a function.
 func newRecord(p *plan, branches bool, sources *sources) *record {
-	r := &record{name: p.name, classes: len(p.known)}
+	r := &record{Name: p.name, Classes: len(p.known)}
 	var end *btf.Line
 	for n, b := range p.blocks {
 		var last *btf.Line
 		for i := b.first; i < b.end; i++ {
 			if line := lineOf(&p.insns[i]); line != nil {
 				last = line
-				r.lines = append(r.lines, sources.line(line, p.class[n]))
+				r.Lines = append(r.Lines, r.line(line, p.class[n], sources))
 			}
 		}
 		if last == nil {
@@ -147,25 +163,25 @@ func (r *record) addBranch(p *plan, n int, line *btf.Line, sources *sources) {
 	way := func(jump bool) recordLine {
 		e := edge{n, jump}
 		first := p.blocks[p.target(e)].first
-		return sources.line(lineOf(&p.insns[first]), p.class[p.node(e)])
+		return r.line(lineOf(&p.insns[first]), p.class[p.node(e)], sources)
 	}
-	r.branches = append(r.branches, recordBranch{
-		recordLine: sources.line(line, p.class[n]),
-		column:     int(line.LineColumn()),
-		jump:       way(true),
-		next:       way(false),
+	r.Branches = append(r.Branches, recordBranch{
+		At:     r.line(line, p.class[n], sources),
+		Column: int(line.LineColumn()),
+		Jump:   way(true),
+		Next:   way(false),
 	})
 }
 
 // unknownRecord returns the record of a program that is left out.
 func unknownRecord(spec *ebpf.ProgramSpec, sources *sources) *record {
-	r := &record{name: spec.Name, classes: 1}
+	r := &record{Name: spec.Name, Classes: 1}
 	var last, end *btf.Line
 	for i := range spec.Instructions {
 		ins := &spec.Instructions[i]
 		if line := lineOf(ins); line != nil {
 			last = line
-			r.lines = append(r.lines, sources.line(line, 0))
+			r.Lines = append(r.Lines, r.line(line, 0, sources))
 		}
 		if end == nil && ins.OpCode.JumpOp() == asm.Exit {
 			end = last // what follows may be subprograms
@@ -179,36 +195,37 @@ func unknownRecord(spec *ebpf.ProgramSpec, sources *sources) *record {
 // function ends. If it finds no definition, the function begins with its first line
 // in that file.
 func (r *record) setStart(end *btf.Line, class int, sources *sources) {
-	if len(r.lines) == 0 {
+	if len(r.Lines) == 0 {
+		r.Files = []string{""}
 		return
 	}
-	r.start = r.lines[0]
+	r.Start = r.Lines[0]
 	if end != nil {
-		last := sources.line(end, class)
-		i := slices.IndexFunc(r.lines, func(l recordLine) bool { return l.file == last.file })
-		r.start = r.lines[i]
-		if n, ok := sources.definition(r.name, last); ok {
-			r.start.line = n
+		last := r.line(end, class, sources)
+		i := slices.IndexFunc(r.Lines, func(l recordLine) bool { return l.File == last.File })
+		r.Start = r.Lines[i]
+		if n, ok := sources.definition(r.Name, r.Files[last.File], last.Line); ok {
+			r.Start.Line = n
 		}
 	}
-	r.start.class = class
+	r.Start.Class = class
 }
 
 // finish removes duplicate lines, and sets the key.
 func (r *record) finish() *record {
 	seen := map[recordLine]bool{}
-	r.lines = slices.DeleteFunc(r.lines, func(l recordLine) bool {
+	r.Lines = slices.DeleteFunc(r.Lines, func(l recordLine) bool {
 		twice := seen[l]
 		seen[l] = true
 		return twice
 	})
-	r.key = sha256.Sum256(fmt.Append(nil, r.name, r.classes, r.start, r.lines, r.branches))
+	r.key = sha256.Sum256(fmt.Appendf(nil, "%q %q %d %v %v %v", r.Name, r.Files, r.Classes, r.Start, r.Lines, r.Branches))
 	return r
 }
 
 // states returns the state of each class, from the bytes of the probes.
-func (p *plan) states(seen []byte) []State {
-	states := make([]State, len(p.known))
+func (p *plan) states(seen []byte) states {
+	states := make(states, len(p.known))
 	done := make([]bool, len(p.known))
 	for c, known := range p.known {
 		if known == nil {
@@ -238,23 +255,23 @@ func (p *plan) states(seen []byte) []State {
 }
 
 // add merges the states of a function into the profile.
-func (p *Profile) add(r *record, states []State) {
+func (p *Profile) add(r *record, found states) {
 	if p.functions == nil {
 		p.functions = map[recordKey]*covered{}
 	}
 	f := p.functions[r.key]
 	if f == nil {
-		f = &covered{r, make([]State, len(states))}
+		f = &covered{r, make(states, len(found))}
 		p.functions[r.key] = f
 	}
-	for c, s := range states {
-		f.states[c] = max(f.states[c], s)
+	for c, s := range found {
+		f.States[c] = max(f.States[c], s)
 	}
 }
 
 // Merge adds another profile to p. It may be of the same programs, or of others.
 func (p *Profile) Merge(other *Profile) {
 	for _, f := range other.functions {
-		p.add(f.record, f.states)
+		p.add(f.Record, f.States)
 	}
 }

@@ -14,26 +14,25 @@ import (
 func sample() *Profile {
 	p := &Profile{}
 	main := &record{
-		name:    "main",
-		classes: 3,
-		start:   recordLine{"/src/main.c", 10, 0},
-		lines: []recordLine{
-			{"/src/parse.h", 5, 0}, {"/src/main.c", 11, 0}, {"/src/main.c", 12, 1}, {"/src/main.c", 13, 1},
-			{"/src/main.c", 15, 2}, {"/src/parse.h", 6, 1},
-		},
-		branches: []recordBranch{
-			{recordLine{"/src/main.c", 11, 0}, 6, recordLine{"/src/main.c", 15, 2}, recordLine{"/src/main.c", 12, 1}},
-			{recordLine{"/src/main.c", 12, 1}, 9, recordLine{"", 0, 1}, recordLine{"", 0, 1}},
+		Name:    "main",
+		Classes: 3,
+		Files:   []string{"/src/main.c", "/src/parse.h", ""},
+		Start:   recordLine{0, 10, 0},
+		Lines:   []recordLine{{1, 5, 0}, {0, 11, 0}, {0, 12, 1}, {0, 13, 1}, {0, 15, 2}, {1, 6, 1}},
+		Branches: []recordBranch{
+			{recordLine{0, 11, 0}, 6, recordLine{0, 15, 2}, recordLine{0, 12, 1}},
+			{recordLine{0, 12, 1}, 9, recordLine{2, 0, 1}, recordLine{2, 0, 1}},
 		},
 	}
-	p.add(main.finish(), []State{Reached, NotReached, Reached})
+	p.add(main.finish(), states{Reached, NotReached, Reached})
 	unused := &record{
-		name:    "unused",
-		classes: 2,
-		start:   recordLine{"/src/main.c", 20, 0},
-		lines:   []recordLine{{"/src/main.c", 21, 0}, {"/src/main.c", 22, 1}, {"/src/main.c", 24, 0}},
+		Name:    "unused",
+		Classes: 2,
+		Files:   []string{"/src/main.c"},
+		Start:   recordLine{0, 20, 0},
+		Lines:   []recordLine{{0, 21, 0}, {0, 22, 1}, {0, 24, 0}},
 	}
-	p.add(unused.finish(), []State{NotReached, Unknown})
+	p.add(unused.finish(), states{NotReached, Unknown})
 	return p
 }
 
@@ -111,9 +110,12 @@ total: 3 of 8 lines, 37.5 %, 1 more unknown
 
 // TestMerge checks that the greater state of a line wins, whichever profile has it.
 func TestMerge(t *testing.T) {
-	other := &record{name: "other", classes: 2, start: recordLine{"/src/other.c", 1, 0}, lines: []recordLine{{"/src/main.c", 12, 0}, {"/src/main.c", 13, 1}}}
+	other := &record{
+		Name: "other", Classes: 2, Files: []string{"/src/other.c", "/src/main.c"},
+		Start: recordLine{0, 1, 0}, Lines: []recordLine{{1, 12, 0}, {1, 13, 1}},
+	}
 	p := &Profile{}
-	p.add(other.finish(), []State{Reached, Unknown})
+	p.add(other.finish(), states{Reached, Unknown})
 	whole := sample()
 	whole.Merge(p)
 	whole.Merge(sample())
@@ -128,9 +130,9 @@ func TestMerge(t *testing.T) {
 // TestMergeOther merges functions whose lines are the same, but whose classes differ.
 func TestMergeOther(t *testing.T) {
 	p := &Profile{}
-	for _, states := range [][]State{{NotReached}, {Reached, NotReached, Unknown}} {
-		r := &record{name: "main", classes: len(states), start: recordLine{"/src/main.c", 1, 0}, lines: []recordLine{{"/src/main.c", 2, 0}}}
-		p.add(r.finish(), states)
+	for _, s := range []states{{NotReached}, {Reached, NotReached, Unknown}} {
+		r := &record{Name: "main", Classes: len(s), Files: []string{"/src/main.c"}, Start: recordLine{0, 1, 0}, Lines: []recordLine{{0, 2, 0}}}
+		p.add(r.finish(), s)
 	}
 	if got := lineState(t, file(t, p, "main.c"), 2); got != Reached {
 		t.Errorf("the line is %s", got)
@@ -158,7 +160,7 @@ func TestJSON(t *testing.T) {
 	if before.String() != after.String() {
 		t.Errorf("got\n%s\nwant\n%s", &after, &before)
 	}
-	for _, damage := range [][2]string{{`"202"`, `"20"`}, {`"202"`, `"209"`}, {`"/src/parse.h",`, ``}, {`{`, `[`}} {
+	for _, damage := range [][2]string{{`"202"`, `"20"`}, {`"202"`, `"209"`}, {`,"/src/parse.h",""`, ``}, {`"c":2`, `"c":3`}, {`"c":2`, `"c":-1`}, {`"Record"`, `"Recor"`}, {`{`, `[`}} {
 		damaged := strings.Replace(string(text), damage[0], damage[1], 1)
 		if damaged == string(text) {
 			t.Fatalf("%s has no %s", text, damage[0])

@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-
-	"github.com/cilium/ebpf/btf"
 )
 
 // sources finds the files that line information names, and the functions in them.
@@ -20,26 +18,18 @@ func newSources(dir string) *sources {
 	return &sources{dir, map[string]string{}, map[string][]string{}}
 }
 
-// line returns the record of a line, which has no place if line is nil.
-func (s *sources) line(line *btf.Line, class int) recordLine {
-	if line == nil {
-		return recordLine{class: class}
-	}
-	return recordLine{s.locate(line.FileName()), int(line.LineNumber()), class}
-}
-
-// definition returns the line where a function begins, given the one where it ends:
-// the closest line above with its name. Line information does not tell, since the
+// definition returns the line where a function begins, given its file and the line where
+// it ends: the closest line above with its name. Line information does not tell, since the
 // first code of a function may come from an inlined one.
-func (s *sources) definition(name string, end recordLine) (line int, ok bool) {
-	text, ok := s.text[end.file]
+func (s *sources) definition(name, path string, end int) (line int, ok bool) {
+	text, ok := s.text[path]
 	if !ok {
-		content, _ := os.ReadFile(end.file)
+		content, _ := os.ReadFile(path)
 		text = strings.Split(string(content), "\n")
-		s.text[end.file] = text
+		s.text[path] = text
 	}
 	word := regexp.MustCompile(`\b` + regexp.QuoteMeta(name) + `\b`)
-	for n := min(end.line, len(text)); n > 0; n-- {
+	for n := min(end, len(text)); n > 0; n-- {
 		if word.MatchString(text[n-1]) {
 			return n, true
 		}
