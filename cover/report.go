@@ -16,11 +16,14 @@ const lineEnd = 1024
 
 // WriteGo writes the profile in the format of go test -coverprofile, in mode set.
 // go tool cover -html shows it in the C sources. WriteGo leaves out unknown lines,
-// and branches.
+// branches, and files that do not exist, at which the tool would give up.
 func (p *Profile) WriteGo(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintln(out, "mode: set")
 	for _, f := range p.Files() {
+		if !exists(f.Name) {
+			continue
+		}
 		for _, line := range f.Lines {
 			if line.State != Unknown {
 				fmt.Fprintf(out, "%s:%d.1,%d.%d 1 %d\n", f.Name, line.Number, line.Number, lineEnd, hits(line.State))

@@ -16,7 +16,7 @@ func sample() *Profile {
 	main := &record{
 		Name:    "main",
 		Classes: 3,
-		Files:   []string{"/src/main.c", "/src/parse.h", ""},
+		Files:   []string{"testdata/lines.c", "testdata/marks.h", ""},
 		Start:   recordLine{0, 10, 0},
 		Lines:   []recordLine{{1, 5, 0}, {0, 11, 0}, {0, 12, 1}, {0, 13, 1}, {0, 15, 2}, {1, 6, 1}},
 		Branches: []recordBranch{
@@ -28,9 +28,9 @@ func sample() *Profile {
 	unused := &record{
 		Name:    "unused",
 		Classes: 2,
-		Files:   []string{"/src/main.c"},
+		Files:   []string{"testdata/lines.c", "/missing.c"},
 		Start:   recordLine{0, 20, 0},
-		Lines:   []recordLine{{0, 21, 0}, {0, 22, 1}, {0, 24, 0}},
+		Lines:   []recordLine{{0, 21, 0}, {0, 22, 1}, {0, 24, 0}, {1, 30, 0}},
 	}
 	p.add(unused.finish(), states{NotReached, Unknown})
 	return p
@@ -43,17 +43,25 @@ func TestReports(t *testing.T) {
 		want  string
 	}{
 		{"go", (*Profile).WriteGo, `mode: set
-/src/main.c:11.1,11.1024 1 1
-/src/main.c:12.1,12.1024 1 0
-/src/main.c:13.1,13.1024 1 0
-/src/main.c:15.1,15.1024 1 1
-/src/main.c:21.1,21.1024 1 0
-/src/main.c:24.1,24.1024 1 0
-/src/parse.h:5.1,5.1024 1 1
-/src/parse.h:6.1,6.1024 1 0
+testdata/lines.c:11.1,11.1024 1 1
+testdata/lines.c:12.1,12.1024 1 0
+testdata/lines.c:13.1,13.1024 1 0
+testdata/lines.c:15.1,15.1024 1 1
+testdata/lines.c:21.1,21.1024 1 0
+testdata/lines.c:24.1,24.1024 1 0
+testdata/marks.h:5.1,5.1024 1 1
+testdata/marks.h:6.1,6.1024 1 0
 `},
 		{"lcov", (*Profile).WriteLCOV, `TN:
-SF:/src/main.c
+SF:/missing.c
+FNF:0
+FNH:0
+DA:30,0
+LF:1
+LH:0
+end_of_record
+TN:
+SF:testdata/lines.c
 FN:10,main
 FNDA:1,main
 FN:20,unused
@@ -78,7 +86,7 @@ LF:8
 LH:3
 end_of_record
 TN:
-SF:/src/parse.h
+SF:testdata/marks.h
 FNF:0
 FNH:0
 DA:5,1
@@ -87,15 +95,17 @@ LF:2
 LH:1
 end_of_record
 `},
-		{"text", (*Profile).WriteText, `/src/main.c: 2 of 6 lines, 33.3 %, 1 more unknown
+		{"text", (*Profile).WriteText, `/missing.c: 0 of 1 lines, 0.0 %
+	not reached: 30
+testdata/lines.c: 2 of 6 lines, 33.3 %, 1 more unknown
 	main                     3 of 6 lines, 50.0 %
 	unused                   never ran
 	not reached: 12-13 21 24
 	unknown: 22
 	11:6 never led to line 12
-/src/parse.h: 1 of 2 lines, 50.0 %
+testdata/marks.h: 1 of 2 lines, 50.0 %
 	not reached: 6
-total: 3 of 8 lines, 37.5 %, 1 more unknown
+total: 3 of 9 lines, 33.3 %, 1 more unknown
 `},
 	} {
 		var out bytes.Buffer
@@ -111,7 +121,7 @@ total: 3 of 8 lines, 37.5 %, 1 more unknown
 // TestMerge checks that the greater state of a line wins, whichever profile has it.
 func TestMerge(t *testing.T) {
 	other := &record{
-		Name: "other", Classes: 2, Files: []string{"/src/other.c", "/src/main.c"},
+		Name: "other", Classes: 2, Files: []string{"/src/other.c", "testdata/lines.c"},
 		Start: recordLine{0, 1, 0}, Lines: []recordLine{{1, 12, 0}, {1, 13, 1}},
 	}
 	p := &Profile{}
@@ -119,7 +129,7 @@ func TestMerge(t *testing.T) {
 	whole := sample()
 	whole.Merge(p)
 	whole.Merge(sample())
-	f := file(t, whole, "main.c")
+	f := file(t, whole, "lines.c")
 	for line, want := range map[int]State{11: Reached, 12: Reached, 13: Unknown, 21: NotReached, 22: Unknown} {
 		if got := lineState(t, f, line); got != want {
 			t.Errorf("line %d is %s, want %s", line, got, want)
@@ -160,7 +170,7 @@ func TestJSON(t *testing.T) {
 	if before.String() != after.String() {
 		t.Errorf("got\n%s\nwant\n%s", &after, &before)
 	}
-	for _, damage := range [][2]string{{`"202"`, `"20"`}, {`"202"`, `"209"`}, {`,"/src/parse.h",""`, ``}, {`"c":2`, `"c":3`}, {`"c":2`, `"c":-1`}, {`"Record"`, `"Recor"`}, {`{`, `[`}} {
+	for _, damage := range [][2]string{{`"202"`, `"20"`}, {`"202"`, `"209"`}, {`,"testdata/marks.h",""`, ``}, {`"c":2`, `"c":3`}, {`"c":2`, `"c":-1`}, {`"Record"`, `"Recor"`}, {`{`, `[`}} {
 		damaged := strings.Replace(string(text), damage[0], damage[1], 1)
 		if damaged == string(text) {
 			t.Fatalf("%s has no %s", text, damage[0])
@@ -173,7 +183,7 @@ func TestJSON(t *testing.T) {
 
 // TestFilesJSON checks that what Files returns can be read as JSON.
 func TestFilesJSON(t *testing.T) {
-	text, err := json.Marshal(sample().Files()[0].Lines[:2])
+	text, err := json.Marshal(sample().Files()[1].Lines[:2])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +192,23 @@ func TestFilesJSON(t *testing.T) {
 	}
 }
 
-// TestLocate looks for sources that are not where the compiler found them.
+// TestDefinition finds where a function begins, above lines that name it as well.
+func TestDefinition(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "filter.c")
+	text := "int filter(struct xdp_md *ctx);\n\nint filter(struct xdp_md *ctx)\n{\n\tbpf_printk(\"filter: drop\");\n\treturn 1;\n}\n" +
+		"int\nBPF_PROG(other, int x)\n{\n\tstruct other *o;\n\treturn 2;\n}\n"
+	if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	s := newSources("")
+	for name, lines := range map[string][2]int{"filter": {6, 3}, "other": {12, 9}, "absent": {12, 0}} {
+		if got, ok := s.definition(name, file, lines[0]); got != lines[1] || ok != (lines[1] > 0) {
+			t.Errorf("%s ends in line %d and begins in line %d, want %d", name, lines[0], got, lines[1])
+		}
+	}
+}
+
+// TestLocate looks for sources that lie elsewhere than the compiler said.
 func TestLocate(t *testing.T) {
 	dir := t.TempDir()
 	source := filepath.Join(dir, "lib", "parse.h")

@@ -19,8 +19,9 @@ func newSources(dir string) *sources {
 }
 
 // definition returns the line where a function begins, given its file and the line where
-// it ends: the closest line above with its name. Line information does not tell, since the
-// first code of a function may come from an inlined one.
+// it ends: the closest line above that names it as a definition or a macro does. Line
+// information does not tell, since the first code of a function may come from an
+// inlined one.
 func (s *sources) definition(name, path string, end int) (line int, ok bool) {
 	text, ok := s.text[path]
 	if !ok {
@@ -28,7 +29,7 @@ func (s *sources) definition(name, path string, end int) (line int, ok bool) {
 		text = strings.Split(string(content), "\n")
 		s.text[path] = text
 	}
-	word := regexp.MustCompile(`\b` + regexp.QuoteMeta(name) + `\b`)
+	word := regexp.MustCompile(`\b` + regexp.QuoteMeta(name) + `\s*[(,)]`)
 	for n := min(end, len(text)); n > 0; n-- {
 		if word.MatchString(text[n-1]) {
 			return n, true

@@ -7,6 +7,11 @@
 // functions, the lines that were not reached, and the conditions that always went
 // one way.
 //
+// The reports show the sources where the tests found them. If objects were compiled
+// elsewhere, tell the tests by Options.Dir of package cover. genhtml of lcov 2 takes
+// compiled code for inconsistent, such as a function that ran only where it was
+// inlined: call it with --ignore-errors inconsistent.
+//
 // The flags are:
 //
 //	-go file
@@ -40,14 +45,15 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := report(os.Stdout, flag.Args(), *goFile, *lcovFile, *quiet); err != nil {
+	if err := report(os.Stdout, os.Stderr, flag.Args(), *goFile, *lcovFile, *quiet); err != nil {
 		fmt.Fprintln(os.Stderr, "bpfcover:", err)
 		os.Exit(1)
 	}
 }
 
-// report merges the profiles of the folders, and writes the requested reports.
-func report(out io.Writer, folders []string, goFile, lcovFile string, quiet bool) error {
+// report merges the profiles of the folders, and writes the requested reports. Notes
+// say why reports show less than they could.
+func report(out, notes io.Writer, folders []string, goFile, lcovFile string, quiet bool) error {
 	whole := &cover.Profile{}
 	for _, folder := range folders {
 		p, err := cover.ReadDir(folder)
@@ -61,6 +67,15 @@ func report(out io.Writer, folders []string, goFile, lcovFile string, quiet bool
 	}
 	if err := write(lcovFile, whole.WriteLCOV); err != nil {
 		return err
+	}
+	files := whole.Files()
+	if len(files) == 0 {
+		fmt.Fprintln(notes, "bpfcover: no program has line information, which clang -g writes and llvm-strip -g keeps")
+	}
+	for _, f := range files {
+		if _, err := os.Stat(f.Name); err != nil && goFile+lcovFile != "" {
+			fmt.Fprintf(notes, "bpfcover: %v: -go leaves the file out, and genhtml cannot show it\n", err)
+		}
 	}
 	var text bytes.Buffer
 	if err := whole.WriteText(&text); err != nil {
