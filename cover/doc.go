@@ -31,6 +31,9 @@
 // "return XDP_DROP;", and calls of inlined functions. With [Options].Branches the
 // profile covers the conditions that lead to these.
 //
+// The compiler may have made part of a line one with another line. If only that part
+// ran, the line is not reached. Such a line is red in front of lines that are green.
+//
 // # How it works
 //
 // A function is divided into blocks, which run from their first instruction to

@@ -86,7 +86,9 @@
 //	}
 //
 // A golden file: the verdicts on the packets of a capture, compared with earlier
-// ones. The flag -update rewrites the file:
+// ones. go test -update rewrites the file:
+//
+//	var update = flag.Bool("update", false, "rewrite golden files")
 //
 //	func TestCapture(t *testing.T) {
 //		var got strings.Builder
