@@ -31,8 +31,9 @@
 // "return XDP_DROP;", and calls of inlined functions. With [Options].Branches the
 // profile covers the conditions that lead to these.
 //
-// The compiler may have made part of a line one with another line. If only that part
-// ran, the line is not reached. Such a line is red in front of lines that are green.
+// The compiler may have merged a part of a line's code into that of another line. If
+// only this part ran, the line is reported as not reached, although the lines after it
+// are reached.
 //
 // # How it works
 //
