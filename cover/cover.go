@@ -240,10 +240,7 @@ func (c *Counters) Explain(err error) error {
 // tooMuch reports whether err says that a program is too large or too complex.
 func tooMuch(err error) bool {
 	var refusal *ebpf.VerifierError
-	if !errors.As(err, &refusal) {
-		return errors.Is(err, syscall.E2BIG)
-	}
-	return errors.Is(err, syscall.E2BIG) || slices.ContainsFunc(refusal.Log, func(line string) bool {
+	return errors.Is(err, syscall.E2BIG) || errors.As(err, &refusal) && slices.ContainsFunc(refusal.Log, func(line string) bool {
 		return strings.Contains(line, "program is too large") || strings.Contains(line, "is too complex")
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,30 +48,33 @@ func (p *Profile) WriteDir(dir string) error {
 	}
 	left.profiles[dir].Merge(p)
 
-	content, err := json.Marshal(left.profiles[dir])
-	if err != nil {
-		return fmt.Errorf("cover: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("cover: %w", err)
-	}
-	// Rename a complete file, so that no reader finds half of one, even if the
-	// process ends.
-	file := filepath.Join(dir, left.name)
-	if err := os.WriteFile(file+".new", content, 0o666); err != nil {
-		return fmt.Errorf("cover: %w", err)
-	}
-	if err := os.Rename(file+".new", file); err != nil {
+	if err := left.profiles[dir].write(filepath.Join(dir, left.name)); err != nil {
 		return fmt.Errorf("cover: %w", err)
 	}
 	return nil
 }
 
+// write writes the profile to a file. It renames a complete file, so that no reader finds
+// half of one, even if the process ends.
+func (p *Profile) write(file string) error {
+	content, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o777); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file+".new", content, 0o666); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
+
 // ReadDir returns the merged profile of all processes that wrote to a folder. It
-// returns an error if the folder has no profile.
+// returns an error if the folder has no profile, or does not exist.
 func ReadDir(dir string) (*Profile, error) {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cover: %w", err)
 	}
 	whole := &Profile{}
@@ -91,7 +95,7 @@ func ReadDir(dir string) (*Profile, error) {
 		found = true
 	}
 	if !found {
-		return nil, errors.New("cover: no process has left a profile in " + dir)
+		return nil, fmt.Errorf("cover: %s has no profile: tests leave one with %s=%s go test -count=1", dir, DirVariable, dir)
 	}
 	return whole, nil
 }

@@ -15,8 +15,11 @@
 // written for go tool cover, for lcov and for people. The processes of a test suite
 // leave their profiles in a folder:
 //
-//	PROGRUN_COVERDIR=/tmp/cover go test ./...
+//	PROGRUN_COVERDIR=/tmp/cover go test -count=1 ./...
 //	go run github.com/progrun/progrun/cover/bpfcover /tmp/cover
+//
+// Without -count=1, go test may take results from its cache. Such tests do not run, and
+// leave no profile.
 //
 // Programs need line information: clang -g writes it, and llvm-strip -g keeps it.
 // The package needs Linux 5.2 or later.

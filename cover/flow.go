@@ -13,6 +13,7 @@ type function struct {
 	name   string
 	proto  *btf.FuncProto // nil without BTF
 	insns  asm.Instructions
+	throws bool  // every call may end the function
 	raw    []int // offset of each instruction and of the end, in slots of 8 bytes
 	blocks []block
 	live   []registers // registers that are live at each instruction
@@ -60,10 +61,10 @@ func functions(insns asm.Instructions) ([]*function, error) {
 	return list, nil
 }
 
-// newFunction finds the blocks of a function. In a program that throws, every call
-// may end the function.
+// newFunction finds the blocks of a function. throws says whether its program throws
+// exceptions.
 func newFunction(insns asm.Instructions, throws bool) (*function, error) {
-	f := &function{name: insns[0].Symbol(), insns: insns}
+	f := &function{name: insns[0].Symbol(), insns: insns, throws: throws}
 	if fn := btf.FuncMetadata(&insns[0]); fn != nil {
 		f.proto, _ = fn.Type.(*btf.FuncProto)
 	}
@@ -73,27 +74,23 @@ func newFunction(insns asm.Instructions, throws bool) (*function, error) {
 		return nil, err
 	}
 
-	leaves := make([]exit, len(insns))
-	for i := range insns {
-		leaves[i] = exits(&insns[i], throws)
-	}
-	begun := f.cut(targets, leaves)
+	begun := f.cut(targets)
 	for n := range f.blocks {
-		f.connect(n, targets, leaves, begun)
+		f.connect(n, targets, begun)
 	}
 	return f, nil
 }
 
 // cut makes the blocks of the function. It returns, for each instruction, the block that
 // begins there.
-func (f *function) cut(targets []int, leaves []exit) (begun []int) {
+func (f *function) cut(targets []int) (begun []int) {
 	begins := make([]bool, len(f.insns)+1)
 	begins[0] = true
 	for i := range f.insns {
 		if targets[i] != none {
 			begins[targets[i]] = true
 		}
-		if targets[i] != none || leaves[i].ends || leaves[i].may {
+		if targets[i] != none || ends(&f.insns[i]) || f.mayEnd(&f.insns[i]) {
 			begins[i+1] = true
 		}
 	}
@@ -109,16 +106,16 @@ func (f *function) cut(targets []int, leaves []exit) (begun []int) {
 }
 
 // connect sets the blocks to which a block leads.
-func (f *function) connect(n int, targets []int, leaves []exit, begun []int) {
+func (f *function) connect(n int, targets, begun []int) {
 	b := &f.blocks[n]
 	last := b.end - 1
 	b.next, b.jump = none, none
 	if targets[last] != none {
 		b.jump = begun[targets[last]]
 	}
-	b.leaves = leaves[last].ends || leaves[last].may
+	b.leaves = ends(&f.insns[last]) || f.mayEnd(&f.insns[last])
 	switch {
-	case leaves[last].ends || f.insns[last].OpCode.JumpOp() == asm.Ja:
+	case ends(&f.insns[last]) || f.insns[last].OpCode.JumpOp() == asm.Ja:
 	case b.end == len(f.insns):
 		b.leaves = true // the kernel refuses such a program
 	default:
@@ -204,21 +201,15 @@ func (f *function) decides(n int) bool {
 	return b.next != none && conditional(&f.insns[b.end-1])
 }
 
-// exit tells how an instruction leaves its function.
-type exit struct {
-	ends bool // whether it always does
-	may  bool // whether it sometimes does
-}
+// ends reports whether ins always ends its function.
+func ends(ins *asm.Instruction) bool { return ins.OpCode.JumpOp() == asm.Exit }
 
-func exits(ins *asm.Instruction, throws bool) exit {
-	switch op := ins.OpCode; {
-	case op.JumpOp() == asm.Exit:
-		return exit{ends: true}
-	case op.JumpOp() == asm.Call:
-		tail := ins.IsBuiltinCall() && helper(ins) == asm.FnTailCall
-		return exit{may: tail || throws}
-	case op.Class() == asm.LdClass && (op.Mode() == asm.AbsMode || op.Mode() == asm.IndMode):
-		return exit{may: true} // a load beyond the end of the packet ends the program
+// mayEnd reports whether ins sometimes ends its function.
+func (f *function) mayEnd(ins *asm.Instruction) bool {
+	op := ins.OpCode
+	if op.JumpOp() == asm.Call {
+		return f.throws || ins.IsBuiltinCall() && helper(ins) == asm.FnTailCall
 	}
-	return exit{}
+	// A load beyond the end of the packet ends the program.
+	return op.Class() == asm.LdClass && (op.Mode() == asm.AbsMode || op.Mode() == asm.IndMode)
 }

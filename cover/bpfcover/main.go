@@ -1,6 +1,6 @@
 // Command bpfcover reports which lines of BPF programs ran in a test suite.
 //
-//	PROGRUN_COVERDIR=/tmp/cover go test ./...
+//	PROGRUN_COVERDIR=/tmp/cover go test -count=1 ./...
 //	go run github.com/progrun/progrun/cover/bpfcover [flags] /tmp/cover
 //
 // It merges the profiles in the given folders, and prints a summary: files,
