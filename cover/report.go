@@ -35,7 +35,8 @@ func (p *Profile) WriteGo(w io.Writer) error {
 
 // WriteLCOV writes the profile in the format of lcov, with functions and branches.
 // genhtml and many services read it. Counts are 0 and 1. Way 0 of a branch is the
-// jump, way 1 goes on. WriteLCOV leaves out what is unknown.
+// jump, way 1 goes on. The line where a function begins counts as one of its lines.
+// WriteLCOV leaves out what is unknown.
 func (p *Profile) WriteLCOV(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	for _, f := range p.Files() {
