@@ -34,6 +34,14 @@
 // environment where tests run as root, and PROGRUN_REQUIRE=all on the newest kernel.
 // Tests then fail instead of being skipped.
 //
+// # Coverage
+//
+// With PROGRUN_COVERDIR, programs that the package loads report which of their lines
+// the tests reached; see [Cover] for options:
+//
+//	PROGRUN_COVERDIR=/tmp/cover go test -count=1 ./...
+//	go run github.com/progrun/progrun/cover/bpfcover /tmp/cover
+//
 // # Recipes
 //
 // The package does not build packets, compare them or make veths, since other
