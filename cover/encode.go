@@ -3,7 +3,6 @@ package cover
 import (
 	"encoding/json"
 	"errors"
-	"maps"
 	"slices"
 )
 
@@ -40,30 +39,4 @@ func (f *covered) valid() bool {
 		!slices.ContainsFunc(lines, func(l recordLine) bool {
 			return l.File < 0 || l.File >= len(r.Files) || l.Class < 0 || l.Class >= r.Classes
 		})
-}
-
-// states are the states of classes. As text, each is a digit.
-type states []State
-
-func (s states) MarshalText() ([]byte, error) {
-	text := make([]byte, len(s))
-	for c := range s {
-		text[c] = '0' + byte(s[c])
-	}
-	return text, nil
-}
-
-func (s *states) UnmarshalText(text []byte) error {
-	*s = make(states, len(text))
-	for c := range text {
-		(*s)[c] = State(text[c] - '0')
-	}
-	return nil
-}
-
-// sorted returns the functions in a fixed order.
-func (p *Profile) sorted() []*covered {
-	return slices.SortedFunc(maps.Values(p.functions), func(a, b *covered) int {
-		return slices.Compare(a.Record.key[:], b.Record.key[:])
-	})
 }

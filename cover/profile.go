@@ -3,6 +3,7 @@ package cover
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -45,6 +46,25 @@ func (s *State) UnmarshalText(text []byte) error {
 		}
 	}
 	return fmt.Errorf("cover: there is no state %q", text)
+}
+
+// states are the states of classes. As text, each is a digit.
+type states []State
+
+func (s states) MarshalText() ([]byte, error) {
+	text := make([]byte, len(s))
+	for c := range s {
+		text[c] = '0' + byte(s[c])
+	}
+	return text, nil
+}
+
+func (s *states) UnmarshalText(text []byte) error {
+	*s = make(states, len(text))
+	for c := range text {
+		(*s)[c] = State(text[c] - '0')
+	}
+	return nil
 }
 
 // Profile records which lines, functions and branches of programs ran. The zero
@@ -274,4 +294,11 @@ func (p *Profile) Merge(other *Profile) {
 	for _, f := range other.functions {
 		p.add(f.Record, f.States)
 	}
+}
+
+// sorted returns the functions in a fixed order.
+func (p *Profile) sorted() []*covered {
+	return slices.SortedFunc(maps.Values(p.functions), func(a, b *covered) int {
+		return slices.Compare(a.Record.key[:], b.Record.key[:])
+	})
 }

@@ -192,7 +192,7 @@ func TestFilesJSON(t *testing.T) {
 	}
 }
 
-// TestDefinition finds where a function begins, above lines that name it as well.
+// TestDefinition checks where a function begins, if lines in it name it as well.
 func TestDefinition(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "filter.c")
 	text := "int filter(struct xdp_md *ctx);\n\nint filter(struct xdp_md *ctx)\n{\n\tbpf_printk(\"filter: drop\");\n\treturn 1;\n}\n" +
@@ -208,7 +208,7 @@ func TestDefinition(t *testing.T) {
 	}
 }
 
-// TestLocate looks for sources that lie elsewhere than the compiler said.
+// TestLocate looks for sources that are not where the compiler found them.
 func TestLocate(t *testing.T) {
 	dir := t.TempDir()
 	source := filepath.Join(dir, "lib", "parse.h")

@@ -48,7 +48,7 @@ func TestBenchmark(t *testing.T) {
 		drifts             bool
 	}{
 		{"Pass", "1000x", "1000", false},
-		{"Pass", "20ms", `\d+`, false}, // as many as the machine makes, and it ends
+		{"Pass", "20ms", `\d+`, false}, // as many as the machine makes in that time
 		{"Shrink", "1000x", "1000", true},
 		{"Shrink", "20ms", `\d+`, true},
 		{"Mark", "7x", "7", true},
@@ -75,8 +75,9 @@ func TestBenchmark(t *testing.T) {
 	}
 }
 
-// TestBenchmarkIsMeasure compares the two ways to time a run, by the least that each
-// finds. A system call, which neither may count, takes several times as long as a run.
+// TestBenchmarkIsMeasure compares Benchmark with progrun.Measure, by the shortest time
+// that each finds. A system call, which neither may count, takes several times as long
+// as a run.
 func TestBenchmarkIsMeasure(t *testing.T) {
 	if emulated() {
 		t.Skip("compares times")
@@ -92,7 +93,7 @@ func TestBenchmarkIsMeasure(t *testing.T) {
 			req := progrun.XDP{Packet: make([]byte, 1000)}
 			got, want := math.Inf(1), math.Inf(1)
 			apart := func() float64 { return max(got/want, want/got) }
-			for try := 0; try < 3 || try < 8 && apart() > 1.05; try++ { // for other processes get in the way
+			for try := 0; try < 3 || try < 8 && apart() > 1.05; try++ { // other processes may disturb
 				m, err := progrun.Measure(prog, req, 50*time.Millisecond)
 				Need(t, err)
 				if drifts {
