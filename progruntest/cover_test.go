@@ -38,8 +38,8 @@ func TestCover(t *testing.T) {
 	}
 }
 
-// TestCoverWithout loads a program that has no room for probes, as if nobody had asked
-// for coverage.
+// TestCoverWithout checks that a program without room for probes is loaded without them,
+// that the test's log says so, and that its function is unknown.
 func TestCoverWithout(t *testing.T) {
 	needPrivilege(t)
 	dir := t.TempDir()
@@ -83,8 +83,8 @@ func TestCoverWithout(t *testing.T) {
 	}
 }
 
-// TestCoverRefused checks that what the verifier says of a wrong program is not about
-// probes, and that no profile comes of it.
+// TestCoverRefused checks that the verifier's log of a wrong program has no probes in
+// it, and that no profile is left.
 func TestCoverRefused(t *testing.T) {
 	needPrivilege(t)
 	dir := t.TempDir()

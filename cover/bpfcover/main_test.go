@@ -41,7 +41,7 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// TestMissingSource reports on a file that does not exist.
+// TestMissingSource checks the reports and notes on a source that does not exist.
 func TestMissingSource(t *testing.T) {
 	dir := t.TempDir()
 	profile := `[{"Record":{"Name":"f","Classes":1,"Files":["/missing.c"],"Start":{"f":0,"l":1,"c":0},"Lines":[{"f":0,"l":1,"c":0}]},"States":"2"}]`
