@@ -2,6 +2,7 @@ package progruntest
 
 import (
 	"bytes"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -159,16 +160,23 @@ func TestRecordTypes(t *testing.T) {
 	}
 }
 
+const (
+	ringSize   = 1 << 16 // of the ring buffer of writers, in bytes
+	recordSize = 24      // of a record in it, with its header; larger in a perf event array
+	mostPerRun = 256     // the records that a run can write
+)
+
 // TestLostRecords checks that lost records fail a test, even if it does not read any.
 func TestLostRecords(t *testing.T) {
 	needPrivilege(t)
+	runs := max(ringSize, perfPages*os.Getpagesize())/(recordSize*mostPerRun) + 1 // more than either buffer holds
 	for _, program := range []string{"tc_ring", "tc_perf"} {
 		t.Run(program, func(t *testing.T) {
 			for _, looks := range []bool{true, false} {
 				attempt(func(tb testing.TB) {
-					prog, maps := writer(tb, program, 256)
+					prog, maps := writer(tb, program, mostPerRun)
 					since := Records[event](tb, maps[strings.TrimPrefix(program, "tc_")])
-					Run(tb, prog, progrun.TC{Packet: packet(), Repeat: 10})
+					Run(tb, prog, progrun.TC{Packet: packet(), Repeat: runs})
 					if looks {
 						since()
 					}
@@ -180,13 +188,13 @@ func TestLostRecords(t *testing.T) {
 	// again.
 	attempt(func(tb testing.TB) {
 		runtime.LockOSThread()
-		prog, maps := writer(tb, "tc_perf", 256)
+		prog, maps := writer(tb, "tc_perf", mostPerRun)
 		since := Records[event](tb, maps["perf"])
-		Run(tb, prog, progrun.TC{Packet: packet(), Repeat: 10})
+		Run(tb, prog, progrun.TC{Packet: packet(), Repeat: runs})
 		had := len(since())
 		write(tb, maps, 1)
 		Run(tb, prog, progrun.TC{Packet: packet()})
-		if since(); had == 0 || had == 2560 {
+		if since(); had == 0 || had == runs*mostPerRun {
 			tb.Errorf("%d records fit", had)
 		}
 	}).wantFailed(t, "records were lost: its buffer of")
@@ -195,13 +203,17 @@ func TestLostRecords(t *testing.T) {
 // TestFullBuffer checks that a test passes if there is room for one more record.
 func TestFullBuffer(t *testing.T) {
 	needPrivilege(t)
+	const most = ringSize/recordSize - 1
 	attempt(func(tb testing.TB) {
-		prog, maps := writer(tb, "tc_ring", 4096/24-1)
+		prog, maps := writer(tb, "tc_ring", 0)
 		since := Records[event](tb, maps["ring"])
 		for range 3 {
+			write(tb, maps, mostPerRun)
+			Run(tb, prog, progrun.TC{Packet: packet(), Repeat: most / mostPerRun})
+			write(tb, maps, most%mostPerRun)
 			Run(tb, prog, progrun.TC{Packet: packet()})
-			if n := len(since()); n != 4096/24-1 {
-				tb.Errorf("%d records", n)
+			if n := len(since()); n != most {
+				tb.Errorf("%d records, want %d", n, most)
 			}
 		}
 	}).wantPassed(t)

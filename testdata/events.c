@@ -22,7 +22,7 @@ struct counts {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 65536);	/* a multiple of any page */
 } ring SEC(".maps");
 
 struct {
