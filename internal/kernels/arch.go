@@ -17,6 +17,7 @@ type arch struct {
 	goarch   string
 	deb      string            // Debian's name of the architecture
 	kernels  []string          // the kernels of a full run
+	short    string            // the root's tests that run with -short
 	flavours map[string]string // Debian's flavours of kernels, by the end of a kernel's name
 	suites   []string          // Debian's suites that hold the kernels
 	security []string          // suites of Debian's security archive
@@ -27,6 +28,11 @@ type arch struct {
 	console     string // the kernel's name for the console
 }
 
+// machineTests matches the root's tests that hang on the machine: on the layout of
+// structs, on the page, and on what the kernel is built with and its JIT can do. With
+// -short an architecture other than amd64 runs these and its own.
+const machineTests = "^Test(Golden|Kernel|ProgramTypes|Have|Documented|EveryContextByte|Differential)|Limit|Size|TooLarge|LargePacket|Metadata"
+
 var archs = []*arch{
 	{
 		goarch: "amd64", deb: "amd64", kernels: []string{"5.10", "6.1", "6.12", "newest"},
@@ -36,21 +42,29 @@ var archs = []*arch{
 		qemu:     "qemu-system-x86_64", qemuPackage: "qemu-system-x86", machine: "pc", console: "ttyS0",
 	},
 	{
+		// Pages of two sizes. The JIT makes trampolines, but no code for the XDP
+		// dispatcher.
 		goarch: "arm64", deb: "arm64", kernels: []string{"6.12", "6.12-16k"},
+		short:    machineTests + "|^Test(Tracing|StructOps|Hold|LiveCounts|LiveBusyDispatcher)",
 		flavours: map[string]string{"": "cloud-arm64", "16k": "arm64-16k"},
 		suites:   []string{"trixie", "sid"},
 		security: []string{"trixie-security"},
 		qemu:     "qemu-system-aarch64", qemuPackage: "qemu-system-arm", machine: "virt", console: "ttyAMA0",
 	},
 	{
+		// Pages of 64 KiB and cache lines of 128 bytes. The JIT makes no trampolines, and
+		// no tail calls from subprograms.
 		goarch: "ppc64le", deb: "ppc64el", kernels: []string{"6.12-64k"},
+		short:    machineTests + "|^Test(Tracing|StructOps|BatchCarried|LiveExchange)",
 		flavours: map[string]string{"": "powerpc64le", "64k": "powerpc64le-64k"},
 		suites:   []string{"trixie", "sid"},
 		security: []string{"trixie-security"},
 		qemu:     "qemu-system-ppc64", qemuPackage: "qemu-system-ppc", machine: "pseries", console: "hvc0",
 	},
 	{
+		// Big-endian, with cache lines of 256 bytes. The kernel has neither BTF nor a JIT.
 		goarch: "s390x", deb: "s390x", kernels: []string{"6.1"},
+		short:    machineTests + "|^Test(Any|XDP|TC|SKB|SocketFilter|CGroup|LWT|FlowDissector|SkLookup|Netfilter|RawTracepoint|Syscall|StructOps)",
 		flavours: map[string]string{"": "s390x"},
 		suites:   []string{"bookworm", "trixie", "sid"},
 		security: []string{"bookworm-security"},

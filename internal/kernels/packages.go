@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -253,6 +254,21 @@ func newestSeries(all []debPackage, flavour string) string {
 	return newest
 }
 
+// newestCached returns the newest series that the cache holds of a kernel named
+// "newest" with a suffix.
+func (a *archive) newestCached(name string) string {
+	_, suffix, _ := strings.Cut(name, "-")
+	debs, _ := filepath.Glob(filepath.Join(a.dir, "[0-9]*", "*.deb")) // the pattern is well-formed
+	newest := ""
+	for _, deb := range debs {
+		series, s, _ := strings.Cut(filepath.Base(filepath.Dir(deb)), "-")
+		if s == suffix && compareSeries(series, newest) > 0 {
+			newest = series
+		}
+	}
+	return newest
+}
+
 // fetchAll fetches the named kernels, and their shell.
 func (a *archive) fetchAll(ctx context.Context, names []string) ([]target, error) {
 	all, err := a.packages(ctx)
@@ -284,7 +300,7 @@ func (a *archive) fetchKernel(ctx context.Context, name string, all []debPackage
 	}
 	newest := series == "newest"
 	if newest {
-		series = newestSeries(all, flavour)
+		series = cmp.Or(newestSeries(all, flavour), a.newestCached(name))
 		name = strings.Replace(name, "newest", series, 1)
 	}
 	kernels := slices.DeleteFunc(slices.Clone(all), func(p debPackage) bool { return p.series(flavour) != series })

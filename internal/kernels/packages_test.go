@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +58,25 @@ func TestPackages(t *testing.T) {
 	parts := all[0].parts(all)
 	if len(parts) != 2 || parts[1].filename != "linux-modules.deb" {
 		t.Errorf("parts %v", parts)
+	}
+}
+
+// The newest kernel is found among those that have booted before.
+func TestNewestCached(t *testing.T) {
+	a := &archive{arch: archs[1], dir: t.TempDir()}
+	if got := a.newestCached("newest"); got != "" {
+		t.Errorf("%q in an empty cache", got)
+	}
+	for _, name := range []string{"6.9/a.deb", "6.12/a.deb", "7.1-16k/a.deb", "7.2/none", "lists/a.deb"} {
+		name = filepath.Join(a.dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"newest": "6.12", "newest-16k": "7.1"} {
+		if got := a.newestCached(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func buildSuites(ctx context.Context, dir string, targets []target, opts options
 		if suites[t.arch] != nil {
 			continue
 		}
-		s, err := buildSuite(ctx, dir, cmp.Or(opts.goarch, t.arch.goarch), opts)
+		s, err := buildSuite(ctx, dir, t.arch, opts)
 		if err != nil {
 			return nil, err
 		}
@@ -43,28 +43,17 @@ func buildSuites(ctx context.Context, dir string, targets []target, opts options
 }
 
 // buildSuite builds a static test binary of every package of the module that has
-// tests, except this command. For emulated architectures that is the root package
-// alone: the others would take an hour there.
-func buildSuite(ctx context.Context, dir, goarch string, opts options) (*suite, error) {
+// tests, except this command.
+func buildSuite(ctx context.Context, dir string, a *arch, opts options) (*suite, error) {
+	goarch := cmp.Or(opts.goarch, a.goarch)
 	root, err := goCommand(ctx, goarch, "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return nil, err
 	}
-	s := &suite{
-		root: strings.TrimSpace(root),
-		args: []string{
-			"-test.v=test2json",
-			"-test.run=" + opts.run,
-			// Shorter than the kernel's own limit, so that a test that hangs
-			// prints where.
-			fmt.Sprintf("-test.timeout=%s", opts.timeout*9/10),
-		},
-	}
+	s := &suite{root: strings.TrimSpace(root), args: testArgs(a, opts)}
 	packages := s.root + "/..."
-	if goarch != native && goarch != "386" {
-		// Only the root depends on the page, the byte order and the JIT by itself.
+	if opts.shortOn(a) {
 		packages = s.root
-		s.args = append(s.args, "-test.short")
 	}
 	list, err := goCommand(ctx, goarch, "list", "-f",
 		`{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`, packages)
@@ -86,6 +75,26 @@ func buildSuite(ctx context.Context, dir, goarch string, opts options) (*suite, 
 		return nil, fmt.Errorf("no package below %s has tests", s.root)
 	}
 	return s, nil
+}
+
+// testArgs returns the arguments of the test binaries.
+func testArgs(a *arch, opts options) []string {
+	run := opts.run
+	if opts.shortOn(a) {
+		run = cmp.Or(run, a.short)
+	}
+	args := []string{
+		"-test.v=test2json",
+		"-test.run=" + run,
+		// Shorter than the kernel's own limit, so that a test that hangs
+		// prints where.
+		fmt.Sprintf("-test.timeout=%s", opts.timeout*9/10),
+	}
+	if a.goarch != native {
+		// A few requests of each kind show as well as thousands what differs there.
+		args = append(args, "-test.short")
+	}
+	return args
 }
 
 // ownPath returns the import path of this command, whose tests need no kernel.

@@ -15,6 +15,14 @@ const someTable = `| program type | 5.10 | 6.1 |
 –: the kernel has no such programs, or too little of them to run one.
 `
 
+const firstColumn = `| program type | 5.10 |
+|---|:-:|
+| XDP | yes |
+| Tracing/fentry | – |
+
+–: the kernel has no such programs, or too little of them to run one.
+`
+
 func someReports() []*report {
 	return []*report{
 		aReport("5.10", typesTest+" pass", typesTest+"/XDP pass", typesTest+"/Tracing pass", typesTest+"/Tracing/fentry skip no"),
@@ -73,7 +81,10 @@ func TestCheckReadme(t *testing.T) {
 		{"wrong", wrong, someReports(), options{}, false, wrong},
 		{"written", wrong, someReports(), options{write: true}, true, someTable},
 		{"wrong where not run", wrong, someReports()[:1], options{kernels: "5.10"}, true, wrong},
-		{"a kernel missing", someTable, someReports()[:1], options{}, false, someTable},
+		{"a kernel not run", someTable, someReports()[:1], options{}, true, someTable},
+		{"a kernel not in it", someTable, append(someReports(), aReport("6.18", typesTest+"/XDP pass")), options{}, true, someTable},
+		{"a type not in it", someTable, append(someReports(), aReport("6.1", typesTest+"/LSM pass")), options{}, false, someTable},
+		{"a kernel too much", someTable, someReports()[:1], options{write: true}, true, firstColumn},
 		{"empty", "", someReports(), options{write: true}, true, someTable},
 		{"nothing ran", "", nil, options{run: "TestOther"}, true, ""},
 	} {

@@ -49,18 +49,15 @@ func runGuest(ctx context.Context, t target, s *suite, dir string, opts options)
 	if err := vm.prepare(k.image, initrd); err != nil {
 		return nil, err
 	}
-	timedOut, err := vm.boot(ctx)
-	if err != nil {
-		return nil, err
+	r, err := vm.run(ctx, s)
+	if ctx.Err() == nil && (err != nil || r.boot == 0) {
+		fmt.Fprintf(os.Stderr, "kernels: %s did not boot, trying once more\n", t.name())
+		r, err = vm.run(ctx, s)
 	}
-	r, err := vm.report(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	r.target = t
-	if timedOut {
-		r.trouble = append(r.trouble, fmt.Sprintf("The machine did not end within %s.", opts.timeout))
-	}
 	return r, os.RemoveAll(vm.dir)
 }
 
@@ -83,11 +80,29 @@ func (m machine) prepare(image, initrd []byte) error {
 	)
 }
 
-// boot runs the machine until it turns itself off, and reports whether it had to be
-// killed because it took too long.
-func (m machine) boot(ctx context.Context) (timedOut bool, err error) {
+// run runs the machine until it turns itself off, and returns what it reported.
+func (m machine) run(ctx context.Context, s *suite) (*report, error) {
+	ended, err := m.boot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := m.report(ctx, s)
+	if err == nil && !ended {
+		r.trouble = append(r.trouble, fmt.Sprintf("The machine did not end within %s.", m.limit))
+	}
+	return r, err
+}
+
+// boot runs the machine until it turns itself off, and reports whether it did. It
+// kills the machine if that takes too long, or if its kernel does not boot.
+func (m machine) boot(ctx context.Context) (ended bool, err error) {
 	deadline, cancel := context.WithTimeout(ctx, m.limit)
 	defer cancel()
+	defer time.AfterFunc(m.limit/5, func() {
+		if out, _ := os.ReadFile(m.file("tests")); parseGuest(out).boot == 0 {
+			cancel()
+		}
+	}).Stop()
 	cmd := exec.CommandContext(deadline, m.arch.qemu, "-machine", m.arch.machine,
 		"-accel", m.accel, "-cpu", "max", "-smp", "2", "-m", "1G",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none",
@@ -98,9 +113,9 @@ func (m machine) boot(ctx context.Context) (timedOut bool, err error) {
 		"-append", "console="+m.arch.console+" loglevel=5 panic=-1")
 	_, err = output(cmd)
 	if deadline.Err() != nil && ctx.Err() == nil {
-		return true, nil
+		return false, nil
 	}
-	return false, err
+	return true, err
 }
 
 // report reads what the machine wrote to its ports.
