@@ -25,7 +25,7 @@ func TestLivePace(t *testing.T) {
 				// The time before the first frame is not the run's.
 				want := float64(c.rate) * stats.Wall.Seconds()
 				t.Logf("%.4f of the rate; %d missed, %d calls, %v", float64(stats.Frames)/want, stats.Missed, stats.Calls, stats.LimitedBy)
-				if float64(stats.Frames+stats.Missed) > want*1.01+2 && !emulated {
+				if float64(stats.Frames+stats.Missed) > want*1.01+2 {
 					t.Errorf("ran %d and missed %d frames in %v, want %.0f", stats.Frames, stats.Missed, stats.Wall, want)
 				}
 				adds := withinOnePercent(stats.Frames+stats.Missed, want)
