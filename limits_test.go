@@ -15,8 +15,8 @@ import (
 // liveHeads are the sizes of struct xdp_page_head: since Linux 6.3, and before.
 var liveHeads = []int{112, 152}
 
-// TestLiveLimit runs the largest frame that errors tell of, and has the kernel
-// refuse one byte more. Metadata comes on top.
+// TestLiveLimit checks that the largest live frame, by what errors say, runs, and that
+// the kernel refuses one byte more. Metadata does not count.
 func TestLiveLimit(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	for _, metadata := range []int{0, 4, int(largestMetadata(uint32(o.FD())))} {
@@ -38,8 +38,8 @@ func TestLiveLimit(t *testing.T) {
 	}
 }
 
-// TestDocumentedSizes compares the table in doc.go with what follows from the page
-// and the architecture. That this is the kernel's is tested for each type.
+// TestDocumentedSizes checks the table in doc.go against what follows from the page and
+// the architecture. Other tests check these sizes against the kernel, for each type.
 func TestDocumentedSizes(t *testing.T) {
 	documented := documentedSizes(t)
 	if documented == nil {
@@ -60,7 +60,8 @@ func TestDocumentedSizes(t *testing.T) {
 	}
 }
 
-// documentedSizes returns the column of this machine, or nil if there is none.
+// documentedSizes returns the table's column for this machine, or nil if there is
+// none.
 func documentedSizes(t *testing.T) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile("doc.go")

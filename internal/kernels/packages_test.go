@@ -61,7 +61,7 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-// The newest kernel is found among those that have booted before.
+// TestNewestCached checks that the newest kernel is found in the cache.
 func TestNewestCached(t *testing.T) {
 	a := &archive{arch: archs[1], dir: t.TempDir()}
 	if got := a.newestCached("newest"); got != "" {

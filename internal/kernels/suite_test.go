@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// With -short each architecture but amd64 runs tests of its own choice, unless the
-// caller has one.
+// TestArgs checks that with -short, each architecture but amd64 runs its own choice of
+// tests, unless -run chooses.
 func TestArgs(t *testing.T) {
 	for _, a := range archs {
 		_, err := regexp.Compile(a.short)
