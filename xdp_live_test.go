@@ -931,7 +931,7 @@ func TestLiveGRO(t *testing.T) {
 	w := newWire(t, 1)
 	o := loadLive(t, "xdp_tx")
 	inNS(t, w.b, func() { switchOnGRO(t, "b") })
-	stats, err := Live{Packet: frame(64), Frames: 1000, Ifindex: w.ifA, NetNS: w.a}.Run(soon(t), o.Program)
+	stats, err := unhurried(Live{Packet: frame(64), Frames: 1000, Ifindex: w.ifA, NetNS: w.a}).Run(soon(t), o.Program)
 	wantExact(t, o, stats, err, 1000)
 	var received uint64
 	for deadline := time.Now().Add(5 * time.Second); received < 1000 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
