@@ -63,6 +63,9 @@ func TestPassedNowhere(t *testing.T) {
 	if printReports(&b, reports[1:], options{}) {
 		t.Error("a full run is well although TestB passed nowhere")
 	}
+	if printReports(&b, reports[1:], options{short: true}) {
+		t.Error("a run with -short is well although TestB passed nowhere")
+	}
 	if !printReports(&b, reports[1:], options{kernels: "6.1"}) {
 		t.Error("a run on one kernel is not well although nothing failed there")
 	}
