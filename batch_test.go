@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestBatchOrder gives a result for each packet, in their order.
+// TestBatchOrder checks that there is a result for each packet, in order.
 func TestBatchOrder(t *testing.T) {
 	o := load(t, "xdp", "xdp_filter")
 	packets := traffic(t)
@@ -40,8 +40,8 @@ func TestBatchOrder(t *testing.T) {
 	}
 }
 
-// TestBatchRequest has each packet take the place of the request's own, and
-// the rest of the request hold for all.
+// TestBatchRequest checks that each packet takes the place of the request's own, and
+// that the other fields hold for all packets.
 func TestBatchRequest(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	out := []byte{1, 2, 3, 4}
@@ -61,7 +61,7 @@ func TestBatchRequest(t *testing.T) {
 	}
 }
 
-// TestBatchSharesOutput has results that are valid until the next.
+// TestBatchSharesOutput checks that results are valid until the next one.
 func TestBatchSharesOutput(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	var first []byte
@@ -80,8 +80,8 @@ func TestBatchSharesOutput(t *testing.T) {
 	}
 }
 
-// TestBatchError tells which input was wrong, stops there, and goes on if that
-// is wanted.
+// TestBatchError checks that an error has the number of its input, and that the batch
+// then ends, or goes on with KeepGoing.
 func TestBatchError(t *testing.T) {
 	const text = "progrun: input 3: XDP.Packet: 13 bytes: a packet begins with a 14-byte Ethernet header: invalid argument"
 	packets := [][]byte{frame(64), frame(65), frame(13), frame(66), nil, frame(67)}
@@ -128,7 +128,8 @@ func TestBatchError(t *testing.T) {
 	}
 }
 
-// TestBatchErrorOfKernel numbers errors of the kernel too.
+// TestBatchErrorOfKernel checks that errors of the kernel have the number of their
+// input too.
 func TestBatchErrorOfKernel(t *testing.T) {
 	o := load(t, "flow_dissector", "flow_dissect")
 	for _, err := range Batch(o.Program, Packets(FlowDissector{}, slices.Values([][]byte{frame(64), make([]byte, pageSize+1)})), nil) {
@@ -140,7 +141,7 @@ func TestBatchErrorOfKernel(t *testing.T) {
 	t.Error("no error")
 }
 
-// TestBatchErrorOfProgram is the same for each input.
+// TestBatchErrorOfProgram checks that a nil program gives an error for each input.
 func TestBatchErrorOfProgram(t *testing.T) {
 	n := 0
 	for _, err := range Batch(nil, Packets(XDP{}, slices.Values([][]byte{frame(64), frame(64)})), &BatchOptions{KeepGoing: true}) {
@@ -152,7 +153,7 @@ func TestBatchErrorOfProgram(t *testing.T) {
 	}
 }
 
-// TestBatchBreak runs nothing beyond the result that the loop was left at.
+// TestBatchBreak checks that nothing runs after the result at which the loop ended.
 func TestBatchBreak(t *testing.T) {
 	o := load(t, "xdp", "xdp_ctx")
 	pulled, n := 0, 0
@@ -173,14 +174,16 @@ func TestBatchBreak(t *testing.T) {
 	}
 }
 
-// TestBatchOfNothing yields nothing, not even for a program that cannot run.
+// TestBatchOfNothing checks that a batch without inputs yields nothing, even for a
+// program that cannot run.
 func TestBatchOfNothing(t *testing.T) {
 	for res, err := range Batch(nil, Packets(XDP{}, slices.Values([][]byte(nil))), nil) {
 		t.Errorf("got %+v, %v", res, err)
 	}
 }
 
-// TestBatchAgain ranges over the same batch twice, and over one within another.
+// TestBatchAgain ranges over the same batch twice, and over one batch inside of
+// another.
 func TestBatchAgain(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	batch := Batch(o.Program, Packets(XDP{}, slices.Values([][]byte{frame(64), frame(65)})), nil)
@@ -197,7 +200,7 @@ func TestBatchAgain(t *testing.T) {
 	}
 }
 
-// repeated is a packet, many times.
+// repeated returns an iterator over a packet, many times.
 func repeated(packet []byte, times int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for range times {
@@ -208,8 +211,8 @@ func repeated(packet []byte, times int) iter.Seq[[]byte] {
 	}
 }
 
-// checkBatch runs one type of request over many inputs, whose number must not
-// show in the memory it takes.
+// checkBatch runs one type of request on many inputs. Their number must not affect how
+// much memory the batch takes.
 func checkBatch[Q PacketRequest[Q, R], R any](t *testing.T, name, file, program string, req Q, packet []byte) {
 	t.Run(name, func(t *testing.T) {
 		o := load(t, file, program)
@@ -223,7 +226,7 @@ func checkBatch[Q PacketRequest[Q, R], R any](t *testing.T, name, file, program 
 		}
 		run(10) // fills the pools
 		n := mallocs(func() { run(inputs) })
-		// Some for the loop itself, and for the collector to empty the pool once.
+		// The loop allocates a little, and the collector may empty the pool once.
 		if !raceEnabled && n > inputs/100 {
 			t.Errorf("%d allocations for %d inputs", n, inputs)
 		}
@@ -245,7 +248,7 @@ func TestBatchOfEveryRequest(t *testing.T) {
 	checkBatch(t, "Any", "tc", "tc_mark", Any{}, ip)
 }
 
-// TestBatchWorkers holds that results come in the order of the inputs.
+// TestBatchWorkers checks that results come in the order of the inputs.
 func TestBatchWorkers(t *testing.T) {
 	o := load(t, "xdp", "xdp_count")
 	set(t, o, "verdict", 0, uint32(XDPPass))
@@ -276,8 +279,8 @@ func TestBatchWorkers(t *testing.T) {
 	}
 }
 
-// TestBatchWorkersStop breaks off, and fails: no more than the documented
-// number of inputs may have run ahead, and nothing is left running.
+// TestBatchWorkersStop leaves the loop early, and makes inputs fail. No more than the
+// documented number of inputs may have run ahead, and nothing keeps running.
 func TestBatchWorkersStop(t *testing.T) {
 	const workers, stopAt = 2, 700
 	for _, fails := range []bool{false, true} {
@@ -322,8 +325,8 @@ func TestBatchWorkersStop(t *testing.T) {
 	}
 }
 
-// TestBatchWorkersNetNS has workers look for interfaces where the caller does,
-// and puts their threads back.
+// TestBatchWorkersNetNS checks that workers look up interfaces in the caller's
+// namespace, and that their threads are restored.
 func TestBatchWorkersNetNS(t *testing.T) {
 	need(t, HaveXDPContext())
 	o := load(t, "xdp", "xdp_count")
@@ -355,7 +358,7 @@ func TestBatchWorkersNetNS(t *testing.T) {
 	wantThreadsRestored(t, before)
 }
 
-// TestBatchWorkersKeepGoing has every third input fail.
+// TestBatchWorkersKeepGoing makes every third input fail.
 func TestBatchWorkersKeepGoing(t *testing.T) {
 	o := load(t, "xdp", "xdp_count")
 	packets := func(yield func([]byte) bool) {
@@ -381,7 +384,7 @@ func TestBatchWorkersKeepGoing(t *testing.T) {
 	}
 }
 
-// TestBatchWorkersMemory holds that memory does not grow with the inputs.
+// TestBatchWorkersMemory checks that memory does not grow with the inputs.
 func TestBatchWorkersMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates, and empties pools on purpose")
@@ -402,8 +405,8 @@ func TestBatchWorkersMemory(t *testing.T) {
 	}
 }
 
-// TestBatchLastResultStays has a loop that breaks off keep what it found, whatever
-// runs after it.
+// TestBatchLastResultStays checks that the result at which a loop ended stays valid,
+// whatever runs afterwards.
 func TestBatchLastResultStays(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	for _, inputs := range []int{3, 2000} {
@@ -433,8 +436,8 @@ func TestBatchLastResultStays(t *testing.T) {
 	}
 }
 
-// numberedPackets are packets that hold their number, from 0, in memory that they
-// share.
+// numberedPackets returns an iterator over packets that hold their number, from 0, in
+// shared memory.
 func numberedPackets(n int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		buf := frame(64)
@@ -447,7 +450,7 @@ func numberedPackets(n int) iter.Seq[[]byte] {
 	}
 }
 
-// TestBatchOptions refuses numbers of workers that nobody can have.
+// TestBatchOptions checks that impossible numbers of workers are rejected.
 func TestBatchOptions(t *testing.T) {
 	for _, c := range []struct {
 		workers int
@@ -472,7 +475,7 @@ func TestBatchOptions(t *testing.T) {
 	}
 }
 
-// TestBatchOfRequests has contexts beside packets, each request with its own.
+// TestBatchOfRequests runs requests that each have a context of their own.
 func TestBatchOfRequests(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	for _, workers := range []int{1, 2} {
@@ -506,7 +509,7 @@ func TestBatchOfRequests(t *testing.T) {
 	}
 }
 
-// TestBatchOfSkLookup has requests without a packet.
+// TestBatchOfSkLookup runs requests without a packet.
 func TestBatchOfSkLookup(t *testing.T) {
 	o := load(t, "sk_lookup", "sk_lookup")
 	requests := []SkLookup{
@@ -533,7 +536,7 @@ func TestBatchOfSkLookup(t *testing.T) {
 	}
 }
 
-// TestBatchKeepsOutputs has requests that say where their output goes.
+// TestBatchKeepsOutputs runs requests with an Out of their own.
 func TestBatchKeepsOutputs(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	const inputs = 1500
@@ -560,8 +563,8 @@ func TestBatchKeepsOutputs(t *testing.T) {
 	}
 }
 
-// TestBatchWorkersWithoutDescriptors has nothing left to open, which the workers
-// do not need: they are in the caller's namespace already.
+// TestBatchWorkersWithoutDescriptors runs workers while no file can be opened. They
+// need none, since they are in the caller's namespace.
 func TestBatchWorkersWithoutDescriptors(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	var old unix.Rlimit
@@ -585,8 +588,8 @@ func TestBatchWorkersWithoutDescriptors(t *testing.T) {
 	}
 }
 
-// TestBatchWorkersLost moves the caller's thread to where no worker can follow: the
-// caller does all the work.
+// TestBatchWorkersLost moves the caller's thread to a namespace that no worker can
+// enter. The caller does all the work.
 func TestBatchWorkersLost(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	n := 0
@@ -625,8 +628,8 @@ func TestBatchWorkersLost(t *testing.T) {
 	}
 }
 
-// TestBatchWorkersAreNoSlower compares two workers with one where there is too
-// little for two to do: medians of paired ratios.
+// TestBatchWorkersAreNoSlower compares two workers with one where there is too little
+// work for two. It compares medians of paired ratios.
 func TestBatchWorkersAreNoSlower(t *testing.T) {
 	if emulated || raceEnabled {
 		t.Skip("speed is asserted on the machine itself, without the race detector")
@@ -658,9 +661,9 @@ func TestBatchWorkersAreNoSlower(t *testing.T) {
 	}
 }
 
-// TestBatchWorkersWithoutProc has workers in a process that sees no /proc. They run
-// all the same if a cookie tells that they are in the caller's namespace; else the
-// caller does their work.
+// TestBatchWorkersWithoutProc runs workers in a process without /proc. They still run
+// if a cookie tells that they are in the caller's namespace. Otherwise the caller does
+// their work.
 func TestBatchWorkersWithoutProc(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	want := fmt.Sprintf("2000 results, a worker ran: %v\n", haveNetNSCookie(t))
@@ -669,8 +672,8 @@ func TestBatchWorkersWithoutProc(t *testing.T) {
 	}
 }
 
-// haveNetNSCookie reports whether the kernel tells network namespaces apart without
-// /proc, since Linux 5.14.
+// haveNetNSCookie reports whether the kernel can tell network namespaces apart without
+// /proc, as it can since Linux 5.14.
 func haveNetNSCookie(t *testing.T) bool {
 	t.Helper()
 	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

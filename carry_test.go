@@ -43,7 +43,7 @@ func isCarrier(id ebpf.ProgramID) bool {
 	return err == nil && strings.HasPrefix(info.Name, "progrun_carrier")
 }
 
-// mixed are requests of which most can be carried.
+// mixed returns requests most of which can be carried.
 func mixed(t *testing.T, n int) []XDP {
 	packets := traffic(t)
 	requests := make([]XDP, n)
@@ -76,7 +76,7 @@ func mixed(t *testing.T, n int) []XDP {
 	return requests
 }
 
-// needCarrier skips a test where nothing is carried.
+// needCarrier skips a test if nothing is carried.
 func needCarrier(t *testing.T, stats BatchStats) {
 	t.Helper()
 	if stats.Carried == 0 && stats.CarryErr != nil && (errors.Is(stats.CarryErr, ebpf.ErrNotSupported) || errors.Is(stats.CarryErr, os.ErrPermission)) {
@@ -84,7 +84,7 @@ func needCarrier(t *testing.T, stats BatchStats) {
 	}
 }
 
-// TestBatchCarried has all that a batch yields be that of single runs.
+// TestBatchCarried checks that a batch that carries yields the same as single runs.
 func TestBatchCarried(t *testing.T) {
 	requests := mixed(t, 12000)
 	for _, program := range []string{"xdp_filter", "xdp_meta", "xdp_grow_head"} {
@@ -137,7 +137,7 @@ func sameError(a, b error) bool {
 	return "progrun: "+text == b.Error()
 }
 
-// TestBatchAhead never pulls more than it may.
+// TestBatchAhead checks that a batch never pulls more inputs than it may.
 func TestBatchAhead(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
 	for _, workers := range []int{1, 2} {
@@ -169,8 +169,8 @@ func TestBatchAhead(t *testing.T) {
 	}
 }
 
-// TestBatchCarrierEnds leaves loops early: what they found stays, and nothing of
-// the carrier does.
+// TestBatchCarrierEnds leaves loops early. Their results stay valid, and nothing of the
+// carrier is left.
 func TestBatchCarrierEnds(t *testing.T) {
 	o := load(t, "xdp", "xdp_filter")
 	before := carriers(t)
@@ -223,7 +223,7 @@ func carriers(t *testing.T) (n int) {
 	}
 }
 
-// TestBatchCannotCarry says why.
+// TestBatchCannotCarry checks the reasons why a batch does not carry.
 func TestBatchCannotCarry(t *testing.T) {
 	var stats BatchStats
 	for range Batch(load(t, "tc", "tc_mark").Program, Packets(TC{}, again(frame(64), 10)), &BatchOptions{Ahead: 100, Stats: &stats}) {
@@ -239,7 +239,7 @@ func TestBatchCannotCarry(t *testing.T) {
 	}
 }
 
-// again is one packet, n times.
+// again returns an iterator over one packet, n times.
 func again(packet []byte, n int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for range n {

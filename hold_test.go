@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wantNothingHeld holds that no link is left on a program.
+// wantNothingHeld checks that no link is left on a program.
 func wantNothingHeld(t *testing.T, o *object) {
 	t.Helper()
 	if n := linksOn(t, o); n != 0 {
@@ -90,7 +90,8 @@ func readlink(t *testing.T, name string) string {
 	return s
 }
 
-// TestHoldOfOddPrograms holds programs that one might think cannot be held.
+// TestHoldOfOddPrograms holds programs with fragments, and programs that are attached
+// elsewhere.
 func TestHoldOfOddPrograms(t *testing.T) {
 	need(t, HaveXDPLiveFrames())
 	frags := load(t, "xdp_frags", "xdp_frags_pass")
@@ -115,8 +116,8 @@ func TestHoldOfOddPrograms(t *testing.T) {
 	wantError(t, err, "progrun: Hold: runs XDP programs, not SchedCLS", unix.EINVAL, RanNo)
 }
 
-// TestHoldInFullDispatcher has as many programs as there is room for. The next
-// is none the worse for it: what cannot get in need not be taken out either.
+// TestHoldInFullDispatcher fills the dispatcher. Calls of another held program are
+// still quick: a program that does not get in need not be taken out.
 func TestHoldInFullDispatcher(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	fillDispatcher(t)
@@ -130,7 +131,7 @@ func TestHoldInFullDispatcher(t *testing.T) {
 	})
 }
 
-// repeatTime is what a call that repeats takes, in the median.
+// repeatTime returns the median time of a call with a Repeat.
 func repeatTime(t *testing.T, o *object, repeat int) time.Duration {
 	t.Helper()
 	var calls []time.Duration
@@ -146,7 +147,8 @@ func repeatTime(t *testing.T, o *object, repeat int) time.Duration {
 	return calls[len(calls)/2]
 }
 
-// TestHoldClosed closes holds that are none, and has a run refuse them.
+// TestHoldClosed closes holds that are closed, nil or zero, and runs with them, which
+// fails.
 func TestHoldClosed(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	closed, err := NewHold(o.Program)
@@ -167,7 +169,7 @@ func TestHoldClosed(t *testing.T) {
 	}
 }
 
-// TestHoldOfDevmapProgram gives the reason that a run gives.
+// TestHoldOfDevmapProgram checks that NewHold returns the reason that a run would.
 func TestHoldOfDevmapProgram(t *testing.T) {
 	need(t, HaveXDPLiveFrames())
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, AttachType: ebpf.AttachXDPDevMap,
@@ -180,8 +182,8 @@ func TestHoldOfDevmapProgram(t *testing.T) {
 	wantError(t, err, "Hold: the program is for a devmap or a cpumap, or bound to a device", unix.EINVAL, RanNo)
 }
 
-// TestLiveHoldClosedMeanwhile closes the hold of a run in the middle: the run
-// goes on, and says so.
+// TestLiveHoldClosedMeanwhile closes the hold of a run during the run. The run goes on,
+// and its stats say so.
 func TestLiveHoldClosedMeanwhile(t *testing.T) {
 	atBest(t, "calls are long", func() bool {
 		o := loadLive(t, "xdp_drop")
@@ -211,8 +213,8 @@ func framesPerCall(t *testing.T, stats LiveStats) time.Duration {
 	return perCall
 }
 
-// TestLiveHoldWithoutRoom has a run rely on a hold that found the dispatcher
-// full, once there is room.
+// TestLiveHoldWithoutRoom runs with a hold that found the dispatcher full, once there
+// is room again.
 func TestLiveHoldWithoutRoom(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	closeAll := fillDispatcher(t)
@@ -257,8 +259,7 @@ func fillDispatcher(t *testing.T) (closeAll func()) {
 	return closeAll
 }
 
-// occupyDispatcher repeats a program that is not held again and again, until
-// the test has ended.
+// occupyDispatcher repeatedly runs a program that is not held, until the test ends.
 func occupyDispatcher(t *testing.T) {
 	t.Helper()
 	prog, err := nothing(ebpf.XDP)
@@ -273,8 +274,8 @@ func occupyDispatcher(t *testing.T) {
 	})
 }
 
-// TestLiveBusyDispatcher has others wait in the dispatcher: calls grow, so that
-// most of the time goes into frames, and the stats say what the rest went into.
+// TestLiveBusyDispatcher runs while others keep the dispatcher busy. Calls grow, so
+// that most of the time goes into frames, and the stats say where the rest went.
 func TestLiveBusyDispatcher(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	occupyDispatcher(t)
@@ -294,7 +295,7 @@ func TestLiveBusyDispatcher(t *testing.T) {
 	})
 }
 
-// TestLivePaceOnBusyDispatcher keeps a rate although each call waits.
+// TestLivePaceOnBusyDispatcher checks that a rate is kept although each call waits.
 func TestLivePaceOnBusyDispatcher(t *testing.T) {
 	occupyDispatcher(t)
 	atBest(t, "the rate is kept", func() bool {

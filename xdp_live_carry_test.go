@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lengths is a program that writes down the length of each frame and when it ran.
-// Its verdicts are XDP_ABORTED, XDP_DROP and 77, by the length.
+// lengths loads a program that records the length of each frame, and when it ran. Its
+// verdicts are XDP_ABORTED, XDP_DROP and 77, by the length.
 func lengths(t testing.TB, frames int) (*ebpf.Program, func() []sighting, func(length int) int) {
 	t.Helper()
 	counts, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1 << 16})
@@ -38,7 +38,8 @@ func lengths(t testing.TB, frames int) (*ebpf.Program, func() []sighting, func(l
 				asm.FnKtimeGetNs.Call(), asm.Mov.Reg(asm.R9, asm.R0),
 				asm.Mov.Imm(asm.R8, 0), asm.StoreMem(asm.RFP, -4, asm.R8, asm.Word),
 			}, lookup, asm.Instructions{
-				// Two workers count by length; the order is for one.
+				// With two workers, frames are counted by length; their order is known
+				// for one.
 				asm.LoadMem(asm.R8, asm.R0, 0, asm.DWord), asm.Add.Imm(asm.R8, 1), asm.StoreMem(asm.R0, 0, asm.R8, asm.DWord),
 				asm.StoreMem(asm.RFP, -4, asm.R7, asm.Word),
 				asm.LoadMapPtr(asm.R1, counts.FD()), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
@@ -78,7 +79,7 @@ type sighting struct {
 	length int
 }
 
-// needLiveCarrier skips a test where no live frames can be carried.
+// needLiveCarrier skips a test if err says that live frames cannot have a carrier.
 func needLiveCarrier(t *testing.T, err error) {
 	t.Helper()
 	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, os.ErrPermission) {
@@ -89,7 +90,7 @@ func needLiveCarrier(t *testing.T, err error) {
 	}
 }
 
-// capture is packets of many sizes, none like another.
+// capture returns packets of many sizes, no two alike.
 func capture(n int) (packets [][]byte) {
 	for i := range n {
 		packets = append(packets, frame(14+i*29%3300))
@@ -97,8 +98,8 @@ func capture(n int) (packets [][]byte) {
 	return packets
 }
 
-// TestLivePackets runs a capture in order, round after round, whatever the size of
-// calls.
+// TestLivePackets runs a capture in order, round after round, in calls of various
+// sizes.
 func TestLivePackets(t *testing.T) {
 	packets := capture(100)
 	for _, live := range []Live{{}, {PerCall: 7}, {BatchSize: 1}, {Metadata: []byte{1, 2, 3, 4}}, {Rate: 100000}, {CPUs: []int{0}}} {
@@ -135,7 +136,7 @@ func TestLivePackets(t *testing.T) {
 	}
 }
 
-// TestLivePacketsWorkers has two workers run each packet as often as one would.
+// TestLivePacketsWorkers checks that two workers run each packet as often as one would.
 func TestLivePacketsWorkers(t *testing.T) {
 	packets := capture(50)
 	const frames = 50*200 + 13
@@ -187,7 +188,7 @@ func TestLivePacketsCut(t *testing.T) {
 	t.Logf("%d frames in %d calls", stats.Frames, stats.Calls)
 }
 
-// TestLiveCountVerdicts counts the verdicts of one packet's frames under signals.
+// TestLiveCountVerdicts counts the verdicts on one packet, under signals.
 func TestLiveCountVerdicts(t *testing.T) {
 	o := loadLive(t, "xdp_count")
 	for verdict, want := range []LiveVerdicts{{Aborted: 1}, {Drop: 1}, {Pass: 1}} {
@@ -209,7 +210,7 @@ func TestLiveCountVerdicts(t *testing.T) {
 	}
 }
 
-// TestLiveExchange puts another program into a run.
+// TestLiveExchange replaces the program of a run.
 func TestLiveExchange(t *testing.T) {
 	first, second := loadLive(t, "xdp_drop"), loadLive(t, "xdp_drop")
 	var x Exchange
@@ -322,7 +323,7 @@ func TestLivePacketsRefusals(t *testing.T) {
 	}
 }
 
-// TestLiveCarrierEnds leaves nothing of a carrier behind.
+// TestLiveCarrierEnds checks that nothing is left of a carrier.
 func TestLiveCarrierEnds(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	before := carriers(t)

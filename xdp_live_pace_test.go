@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLivePace runs at rates that the machine can carry.
+// TestLivePace runs at rates that the machine can reach.
 func TestLivePace(t *testing.T) {
 	for _, c := range []struct {
 		rate    int
@@ -54,7 +54,7 @@ func livePaced(t *testing.T, rate int, workers []int) LiveStats {
 	return stats
 }
 
-// TestLivePaceWithoutMakingUp asks for more than the machine can do.
+// TestLivePaceWithoutMakingUp asks for a rate that the machine cannot reach.
 func TestLivePaceWithoutMakingUp(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*makeUp)
@@ -66,8 +66,8 @@ func TestLivePaceWithoutMakingUp(t *testing.T) {
 	}
 }
 
-// TestLivePaceBursts holds a worker up again and again, by another thread on
-// its CPU, and has the program look at the time of each frame.
+// TestLivePaceBursts holds a worker up repeatedly, by another thread on its CPU. The
+// program looks at the time of each frame.
 func TestLivePaceBursts(t *testing.T) {
 	for batch, rate := range map[int]int{1: 10_000, 16: 100_000, 64: 100_000} {
 		t.Run(fmt.Sprint(batch), func(t *testing.T) {
@@ -86,7 +86,7 @@ func longestBurst(t *testing.T, batch, rate int) int {
 	cancel()
 	stop()
 	wantExact(t, o, stats, err, stats.Frames)
-	// The program takes frames apart that come 25 µs after one another.
+	// For the program, frames that are 25 µs apart are not in one burst.
 	apart := time.Duration(float64(batch) * 1e9 / float64(rate) / catchUp)
 	if took := time.Duration(batch) * stats.PerFrame; emulated && took+25*time.Microsecond > apart {
 		t.Skipf("%d frames take %v on this machine, too long to tell batches apart that come every %v", batch, took, apart)
@@ -99,8 +99,8 @@ func longestBurst(t *testing.T, batch, rate int) int {
 	return int(bursts[0].Longest)
 }
 
-// TestLivePaceAfterHoldUp has the first call of a run held up: the next batch
-// keeps its distance all the same.
+// TestLivePaceAfterHoldUp holds up the first call of a run. The next batch still keeps
+// its distance.
 func TestLivePaceAfterHoldUp(t *testing.T) {
 	p := newPace(newLiveRun(&Live{Rate: 100_000}, context.Background(), nil).workers[0])
 	const end = 10 * time.Millisecond
@@ -131,8 +131,8 @@ func occupy(t *testing.T, cpu int) (stop func()) {
 	}
 }
 
-// TestLivePaceSleeps measures how much of a CPU a rate takes, also after a time
-// in which sleeps ended late.
+// TestLivePaceSleeps measures how much of a CPU a rate takes, also after a time in
+// which sleeps ended late.
 func TestLivePaceSleeps(t *testing.T) {
 	for _, c := range []struct {
 		rate int
@@ -170,7 +170,7 @@ func cpuOfLastSecond(t *testing.T, live Live) float64 {
 	return float64(cpuTime(t, unix.RUSAGE_SELF)-used) / float64(time.Since(begin))
 }
 
-// TestLivePaceIsNoBrake asks for more than can be, which costs nothing.
+// TestLivePaceIsNoBrake asks for a rate above the possible one, which costs nothing.
 func TestLivePaceIsNoBrake(t *testing.T) {
 	speed := func(rate int) float64 {
 		o := loadLive(t, "xdp_drop")

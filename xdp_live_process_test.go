@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// liveProcesses are what the test binary does as another process, by its
+// liveProcesses has the main functions of the test binary as another process, by its
 // argument.
 var liveProcesses map[string]func()
 
@@ -27,8 +27,7 @@ func init() {
 	}
 }
 
-// TestLiveUnheld runs in a process without a capability, which can hold
-// nothing.
+// TestLiveUnheld runs in a process without capabilities, which cannot hold programs.
 func TestLiveUnheld(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	if !hasDispatcher(o.Program) {
@@ -61,8 +60,8 @@ func runUnheld() {
 	fmt.Printf("at 40,000/s: one frame a call %v, held %v\n", s.Calls == s.Frames, s.Held)
 }
 
-// TestLiveUnheldSpeed compares runs that cannot hold with a plain loop of calls
-// of 1<<20 frames, and has one keep a rate that calls of one frame cannot.
+// TestLiveUnheldSpeed compares runs that cannot hold their program with a plain loop of
+// calls of 1<<20 frames. One of them keeps a rate that calls of one frame could not.
 func TestLiveUnheldSpeed(t *testing.T) {
 	if emulated {
 		t.Skip("speed is asserted on the machine itself")
@@ -96,8 +95,8 @@ func runUnheldSpeed() {
 	fmt.Println(s.FramesPerSecond() / rate)
 }
 
-// unheldRatio is how many times as fast as a plain loop a run is, in the median
-// of three pairs.
+// unheldRatio returns how many times as fast as a plain loop a run is, in the median of
+// three pairs.
 func unheldRatio(prog *ebpf.Program, frames int64) float64 {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -131,7 +130,7 @@ func plainLoop(prog *ebpf.Program, frames int64) (took time.Duration) {
 	return took
 }
 
-// TestWithoutProc has a process do what it can where there is no /proc.
+// TestWithoutProc checks what a process can do without /proc.
 func TestWithoutProc(t *testing.T) {
 	for what, want := range map[string]string{
 		withoutProc: "live 1000 <nil>\nhold <nil>\nbatch 300 <nil>\n",
@@ -161,7 +160,7 @@ func runWithoutProcOrPrivilege() {
 	doWithoutProc(withoutPrivilege())
 }
 
-// leaveProc goes to an empty directory for good.
+// leaveProc makes an empty directory the root of this process, for good.
 func leaveProc() {
 	dir, err := os.MkdirTemp("", "progrun-test-")
 	if err == nil {
@@ -189,8 +188,8 @@ func doWithoutProc(prog *ebpf.Program) {
 	fmt.Println("batch", n, err)
 }
 
-// TestLiveWithoutBPF runs in a process whose seccomp filter refuses bpf(2): the
-// error is what the filter said, not what the kernel lacks.
+// TestLiveWithoutBPF runs in a process whose seccomp filter refuses bpf(2). The error
+// is that of the filter, and does not say that the kernel lacks something.
 func TestLiveWithoutBPF(t *testing.T) {
 	if got := inherit(t, loadLive(t, "xdp_drop"), withoutBPF); got != "1 false\n13 false\n38 false\n" {
 		t.Errorf("got %s", got)
@@ -205,7 +204,7 @@ func runWithoutBPF() {
 		fmt.Println(err)
 		return
 	}
-	// Of several filters, the last one that was added wins.
+	// The last filter that was added wins.
 	for _, errno := range []syscall.Errno{unix.EPERM, unix.EACCES, unix.ENOSYS} {
 		if err := refuseBPF(errno); err != nil {
 			fmt.Println(err)
@@ -215,7 +214,7 @@ func runWithoutBPF() {
 	}
 }
 
-// refuseBPF has bpf(2) fail on every thread of this process.
+// refuseBPF makes bpf(2) fail on every thread of this process.
 func refuseBPF(errno syscall.Errno) error {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the system call

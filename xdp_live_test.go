@@ -29,11 +29,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// emulated is whether the tests run in a virtual machine of the kernel matrix,
-// where nothing is asserted about speed.
+// emulated reports whether the tests run in a virtual machine of the kernel matrix,
+// where they assert nothing about speed.
 var emulated = os.Getenv("PROGRUN_KERNEL_MATRIX") == "1"
 
-// atBest holds that a measurement of speed comes out well if the machine lets it.
+// atBest checks that a measurement of speed is good if the machine lets it. Under
+// emulation it only makes the measurement.
 func atBest(t *testing.T, what string, try func() (well bool)) {
 	t.Helper()
 	if emulated {
@@ -43,10 +44,10 @@ func atBest(t *testing.T, what string, try func() (well bool)) {
 	}
 }
 
-// eventually holds that a measurement comes out well if the machine lets it. Others
-// on the machine, tests of other packages among them, can only make it worse, so
-// one try that is well is proof, and there are pauses for others to finish in. If
-// none is, others must not have had much of the machine all the while.
+// eventually checks that a measurement is good if the machine lets it. Other processes,
+// such as tests of other packages, can only make it worse. So one good try is enough,
+// and there are pauses in which others can finish. If no try is good, the test fails
+// unless others used much of the machine all the time.
 func eventually(t *testing.T, what string, try func() (well bool)) {
 	t.Helper()
 	const tries = 12
@@ -68,8 +69,8 @@ func eventually(t *testing.T, what string, try func() (well bool)) {
 	}
 }
 
-// othersTime is how much time of CPUs all but this process and its children have
-// used, another virtual machine included.
+// othersTime returns how much CPU time all processes but this one and its children have
+// used, including other virtual machines.
 func othersTime(t *testing.T) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile("/proc/stat")
@@ -100,7 +101,7 @@ type wire struct {
 	macA, macB net.HardwareAddr
 }
 
-// newWire makes a veth pair, both ends up. It is gone with the test.
+// newWire makes a veth pair with both ends up, and removes it when the test ends.
 func newWire(t testing.TB, queues int) *wire {
 	t.Helper()
 	needPrivilege(t)
@@ -158,8 +159,8 @@ func inNS(t testing.TB, fd int, f func()) {
 	})
 }
 
-// count attaches xdp_count to the far end of the wire, which makes the veth
-// take XDP frames, and counts them.
+// count attaches xdp_count to the far end of the wire. It makes the veth accept XDP
+// frames, and counts them.
 func (w *wire) count(t testing.TB) *object {
 	t.Helper()
 	o := load(t, "xdp", "xdp_count_ours")
@@ -176,14 +177,15 @@ func attachXDP(t testing.TB, prog *ebpf.Program, ifindex int, mode link.XDPAttac
 	t.Cleanup(func() { l.Close() })
 }
 
-// loadLive loads a program that counts its frames, if this kernel has live frames.
+// loadLive loads a program that counts its frames. It skips the test if this kernel has
+// no live frames.
 func loadLive(t testing.TB, program string) *object {
 	t.Helper()
 	need(t, HaveXDPLiveFrames())
 	return load(t, "xdp", program)
 }
 
-// soon ends a test's runs should they hang.
+// soon returns a context that ends the runs of a test in case they hang.
 func soon(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
@@ -233,11 +235,11 @@ func TestLiveCounts(t *testing.T) {
 	}
 }
 
-// liveCount is what the program itself counted.
+// liveCount returns how many frames the program itself has counted.
 func liveCount(t testing.TB, o *object) int64 { return int64(sum(t, o, "frames", 0)) }
 
-// wantExact holds that the stats tell what the program counted, and no less
-// than was asked for.
+// wantExact checks that the stats agree with the program's own count, and that it is at
+// least as many frames as asked.
 func wantExact(t *testing.T, o *object, stats LiveStats, err error, frames int64) {
 	t.Helper()
 	if err != nil {
@@ -248,7 +250,7 @@ func wantExact(t *testing.T, o *object, stats LiveStats, err error, frames int64
 	}
 }
 
-// many is a number of frames that takes a while, less so under emulation.
+// many returns a number of frames that takes a while. It is smaller under emulation.
 func many() int64 {
 	if emulated {
 		return 200_000
@@ -256,7 +258,7 @@ func many() int64 {
 	return 5_000_000
 }
 
-// disturb calls f every so often until the test has ended.
+// disturb calls f at intervals until the test ends.
 func disturb(t *testing.T, every time.Duration, f func()) {
 	stop := make(chan struct{})
 	var done sync.WaitGroup
@@ -325,7 +327,7 @@ func TestLiveExactUnderGC(t *testing.T) {
 	wantExact(t, o, stats, err, many())
 }
 
-// wantHonest holds that the true count is within what the stats say.
+// wantHonest checks that the true count is within the limits of the stats.
 func wantHonest(t *testing.T, o *object, stats LiveStats, err error) {
 	t.Helper()
 	if err != nil {
@@ -336,8 +338,8 @@ func wantHonest(t *testing.T, o *object, stats LiveStats, err error) {
 	}
 }
 
-// TestLiveAllThreadsSyscall interrupts calls with the one signal that cannot
-// be blocked.
+// TestLiveAllThreadsSyscall interrupts calls with the one signal that cannot be
+// blocked.
 func TestLiveAllThreadsSyscall(t *testing.T) {
 	if cgo {
 		t.Skip("syscall.AllThreadsSyscall is not there with cgo")
@@ -387,8 +389,8 @@ func TestLiveFrozen(t *testing.T) {
 		done`)
 }
 
-// liveInterruptedBy runs frames while a shell script, whose argument is this
-// process, does something to it.
+// liveInterruptedBy runs frames while a shell script disturbs this process, whose ID is
+// the script's argument.
 func liveInterruptedBy(t *testing.T, script string) {
 	for _, perCall := range []int{0, 64} {
 		o := loadLive(t, "xdp_drop")
@@ -410,9 +412,9 @@ func liveInterruptedBy(t *testing.T, script string) {
 	}
 }
 
-// TestLiveCancel looks at the program's counter as the context ends, 10 ms later
-// and after the run. Nothing may come after the second look, and what comes after
-// the first is no more than the run makes of 10 ms, even if others have the CPU.
+// TestLiveCancel looks at the program's counter 10 ms after the context ends, and after
+// the run. No frame may come after the second look. Between the two, there are at most
+// as many as the run makes in 10 ms, even if others have the CPU.
 func TestLiveCancel(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -436,10 +438,9 @@ func TestLiveCancel(t *testing.T) {
 	}
 }
 
-// liveAfterCancel cancels a run. It returns how long the run, by its mean rate,
-// took for the frames that left after that, and how many of them left later than
-// 10 ms after. Calls that wait for others in the dispatcher are long, and count
-// for nothing.
+// liveAfterCancel cancels a run. It returns how long the run took, by its mean rate,
+// for the frames that left after that, and how many of these left more than 10 ms
+// later. Calls that wait for others in the dispatcher are long, and do not count.
 func liveAfterCancel(t *testing.T, live Live) (worth time.Duration, late int64) {
 	o := loadLive(t, "xdp_drop")
 	ctx, cancel := context.WithCancel(context.Background())
@@ -484,8 +485,8 @@ func TestLiveDeadlineIsADuration(t *testing.T) {
 	})
 }
 
-// TestLiveContextEndsFirst asks for more frames than there is time for: the
-// stats are valid beside the error.
+// TestLiveContextEndsFirst asks for more frames than there is time for. The stats are
+// valid beside the error.
 func TestLiveContextEndsFirst(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	h, err := NewHold(o.Program)
@@ -556,8 +557,8 @@ func TestLiveRefusals(t *testing.T) {
 	}
 }
 
-// TestLiveOfClosedProgram closes the program in the middle: the run has a
-// descriptor of its own.
+// TestLiveOfClosedProgram closes the program during the run, which has a descriptor of
+// its own.
 func TestLiveOfClosedProgram(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	closed := false
@@ -624,8 +625,8 @@ func TestLiveProgress(t *testing.T) {
 	}
 }
 
-// TestLiveProgressNeverReturns has a callback that panics, and one that ends
-// its goroutine: the run must end as if it had not been.
+// TestLiveProgressNeverReturns has a Progress that panics, and one that ends its
+// goroutine. The run still ends properly.
 func TestLiveProgressNeverReturns(t *testing.T) {
 	for name, quit := range map[string]func(){
 		"panic":  func() { panic("enough") },
@@ -650,7 +651,7 @@ func TestLiveProgressNeverReturns(t *testing.T) {
 	}
 }
 
-// TestLiveKilled kills a process in the middle of a run, many times.
+// TestLiveKilled kills a process during a run, many times.
 func TestLiveKilled(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	exe, err := os.Executable()
@@ -679,7 +680,7 @@ func TestLiveKilled(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
-	// Links go when their file is released, which may be a moment later.
+	// The kernel removes a link when its file is released, which may be a moment later.
 	for range 100 {
 		if linksOn(t, o) == 0 {
 			break
@@ -689,8 +690,8 @@ func TestLiveKilled(t *testing.T) {
 	wantNothingHeld(t, o)
 }
 
-// endlessRun is the argument that makes the test binary run live frames with
-// the program that it inherited until it is killed.
+// endlessRun is the argument with which the test binary runs live frames with the
+// program that it inherited, until it is killed.
 const endlessRun = "endless-run"
 
 func runEndless() {
@@ -704,8 +705,8 @@ func runEndless() {
 	panic(err)
 }
 
-// TestLiveThreads looks at the threads of the process after runs: namespace,
-// CPUs and mask are as they were, and new ones are like those before.
+// TestLiveThreads looks at the threads of the process after runs. Namespace, CPUs and
+// signal mask of old threads are as before, and new threads are like old ones.
 func TestLiveThreads(t *testing.T) {
 	w := newWire(t, 1)
 	o := loadLive(t, "xdp_drop")
@@ -719,8 +720,8 @@ func TestLiveThreads(t *testing.T) {
 	wantThreadsRestored(t, before)
 }
 
-// wantThreadsRestored holds that the threads of the process are as they were
-// before, and new ones like those.
+// wantThreadsRestored checks that the threads of the process are as they were before,
+// and that new ones are like those.
 func wantThreadsRestored(t *testing.T, before map[string]threadState) {
 	t.Helper()
 	first := before[strconv.Itoa(os.Getpid())]
@@ -728,7 +729,7 @@ func wantThreadsRestored(t *testing.T, before map[string]threadState) {
 	for range 100 { // a thread that begins or ends looks odd for a moment
 		changed = ""
 		for tid, now := range threads(t) {
-			// The runtime has a thread for signals, any, with a mask of its own.
+			// The runtime has a thread for signals, with a mask of its own.
 			was, old := before[tid]
 			odd := old && was.blocked != 0
 			if now.ns != first.ns || now.cpus != first.cpus || now.blocked != 0 && !odd {
@@ -743,13 +744,13 @@ func wantThreadsRestored(t *testing.T, before map[string]threadState) {
 	t.Error(changed)
 }
 
-// threadState is what a run changes about a thread.
+// threadState is the state of a thread that a run changes.
 type threadState struct {
 	ns, cpus string
 	blocked  uint64
 }
 
-// threads is the state of every thread.
+// threads returns the state of every thread.
 func threads(t *testing.T) map[string]threadState {
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -778,7 +779,8 @@ func threads(t *testing.T) map[string]threadState {
 	return states
 }
 
-// TestNetNSIn goes to a namespace and back, and says why it cannot go.
+// TestNetNSIn enters a namespace and comes back, and checks the error if that is
+// impossible.
 func TestNetNSIn(t *testing.T) {
 	w := newWire(t, 1)
 	before := threads(t)
@@ -799,8 +801,8 @@ func TestNetNSIn(t *testing.T) {
 	wantThreadsRestored(t, before)
 }
 
-// TestOnThread holds that work for a thread of its own is never done on the
-// process's first, not even if the goroutine that asks for it is there.
+// TestOnThread checks that onThread never uses the process's first thread, even if its
+// caller is on it.
 func TestOnThread(t *testing.T) {
 	for range 100 {
 		onThread(func() bool {
@@ -815,14 +817,15 @@ func TestOnThread(t *testing.T) {
 	}
 }
 
-// errFirstThread is what TestMain found, which runs on the first thread.
+// errFirstThread is the error of fromFirstThread, which TestMain calls on the first
+// thread.
 var errFirstThread = errors.New("TestMain did not look")
 
 // init keeps the first thread for TestMain.
 func init() { runtime.LockOSThread() }
 
-// fromFirstThread asks for a thread while the only goroutine there is has the
-// process's first one, and then gives that up.
+// fromFirstThread calls onThread while the only goroutine is on the process's first
+// thread, which it then gives up.
 func fromFirstThread() error {
 	defer runtime.UnlockOSThread()
 	if unix.Gettid() != unix.Getpid() {
@@ -838,7 +841,7 @@ func fromFirstThread() error {
 	return err
 }
 
-// TestLiveNamespaceOfCaller has workers join the calling thread's namespace.
+// TestLiveNamespaceOfCaller checks that workers join the calling thread's namespace.
 func TestLiveNamespaceOfCaller(t *testing.T) {
 	w := newWire(t, 1)
 	o := loadLive(t, "xdp_drop")
@@ -862,8 +865,8 @@ func TestLiveTX(t *testing.T) {
 	wantSoon(t, far, 10_000)
 }
 
-// unhurried gives the far end of a veth time where emulation makes it slow: it loses
-// what its ring of 256 frames has no room for.
+// unhurried lowers the rate of a run under emulation, where the far end of a veth is
+// slow. It loses frames for which its ring of 256 has no room.
 func unhurried(l Live) Live {
 	if emulated {
 		l.Rate, l.BatchSize = 20_000, 16
@@ -871,8 +874,8 @@ func unhurried(l Live) Live {
 	return l
 }
 
-// wantSoon waits for frames at the far end, which are taken from its ring
-// after the run.
+// wantSoon waits until frames have arrived at the far end, which takes them from its
+// ring after the run.
 func wantSoon(t *testing.T, far *object, frames int64) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); liveCount(t, far) < frames && time.Now().Before(deadline); {
@@ -900,8 +903,8 @@ func TestLiveRedirect(t *testing.T) {
 	}
 }
 
-// TestLiveSilentLoss sends to a veth whose peer takes no XDP frames: no error,
-// and nothing arrives, until the peer has a program.
+// TestLiveSilentLoss sends to a veth whose peer accepts no XDP frames. There is no
+// error, and nothing arrives until the peer has a program.
 func TestLiveSilentLoss(t *testing.T) {
 	w := newWire(t, 1)
 	o := loadLive(t, "xdp_tx")
@@ -925,8 +928,8 @@ func TestLiveSilentLoss(t *testing.T) {
 	wantSoon(t, far, 1000)
 }
 
-// TestLiveGRO sends to a veth whose peer has GRO instead of a program: its
-// stack receives the frames.
+// TestLiveGRO sends to a veth whose peer has GRO instead of a program. The peer's stack
+// receives the frames.
 func TestLiveGRO(t *testing.T) {
 	w := newWire(t, 1)
 	o := loadLive(t, "xdp_tx")
@@ -949,7 +952,7 @@ func TestLiveGRO(t *testing.T) {
 	}
 }
 
-// switchOnGRO does what ethtool -K does, on an interface of this thread's
+// switchOnGRO switches GRO on as ethtool -K does, for an interface of this thread's
 // namespace.
 func switchOnGRO(t *testing.T, name string) {
 	value := struct{ cmd, data uint32 }{unix.ETHTOOL_SGRO, 1}
@@ -981,7 +984,7 @@ func inRawConn(conn net.PacketConn, f func(fd int) error) error {
 	return errors.Join(err, failed)
 }
 
-// TestLivePass has frames delivered to a UDP socket.
+// TestLivePass passes frames that are delivered to a UDP socket.
 func TestLivePass(t *testing.T) {
 	w := newWire(t, 1)
 	o := loadLive(t, "xdp_pass")
@@ -1006,7 +1009,7 @@ func TestLivePass(t *testing.T) {
 		}
 		defer conn.Close()
 		const frames = 40
-		// A datagram counts as the page that it is in, which it fills a bit of.
+		// A small datagram counts as the whole page that it is in.
 		err = inRawConn(conn, func(fd int) error {
 			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 2*frames*pageSize)
 		})
@@ -1029,7 +1032,7 @@ func TestLivePass(t *testing.T) {
 	})
 }
 
-// TestLiveBatchIsDeliveredWhole has every frame of a large batch arrive. A
+// TestLiveBatchIsDeliveredWhole checks that every frame of a large batch arrives. A
 // veth's ring has room for 256, of which the stack may take a few.
 func TestLiveBatchIsDeliveredWhole(t *testing.T) {
 	w := newWire(t, 1)
@@ -1042,8 +1045,8 @@ func TestLiveBatchIsDeliveredWhole(t *testing.T) {
 	wantSoon(t, far, 240)
 }
 
-// TestLivePagesAreNotRewritten edits a byte: within one call the program meets
-// its own edits.
+// TestLivePagesAreNotRewritten edits a byte. Within one call the program meets its own
+// edits.
 func TestLivePagesAreNotRewritten(t *testing.T) {
 	o := loadLive(t, "xdp_increment")
 	set(t, o, "verdict", 0, uint32(XDPDrop))
@@ -1053,7 +1056,7 @@ func TestLivePagesAreNotRewritten(t *testing.T) {
 	if _, err := (Live{Packet: packet, Frames: frames, BatchSize: 4, PerCall: frames}).Run(soon(t), o.Program); err != nil {
 		t.Fatal(err)
 	}
-	// A page that the kernel takes afresh, as it does now and then, starts anew.
+	// A page that the kernel allocates anew, as it does now and then, starts again.
 	if n := get[uint32](t, o, "maximum", 0); n < 2 || n > frames {
 		t.Errorf("the byte was incremented up to %d, want it more than once", n)
 	}
@@ -1089,7 +1092,7 @@ func TestLiveMetadata(t *testing.T) {
 	wantSoon(t, far, 100)
 }
 
-// TestLiveManyCPUs has two workers on a wire with two queues.
+// TestLiveManyCPUs runs two workers on a wire with two queues.
 func TestLiveManyCPUs(t *testing.T) {
 	w := newWire(t, 2)
 	o := loadLive(t, "xdp_tx")
@@ -1110,8 +1113,7 @@ func TestLiveManyCPUs(t *testing.T) {
 	}
 }
 
-// TestLiveErrorsInFlight counts what the tracepoints say of frames that are
-// lost on their way out: the run does not fail.
+// TestLiveErrorsInFlight counts lost frames by the tracepoints. The run does not fail.
 func TestLiveErrorsInFlight(t *testing.T) {
 	o := loadLive(t, "xdp_tx")
 	w := newWire(t, 1)
@@ -1125,7 +1127,7 @@ func TestLiveErrorsInFlight(t *testing.T) {
 	}
 }
 
-// countTracepoint counts how often a tracepoint fires.
+// countTracepoint returns a function that returns how often a tracepoint has fired.
 func countTracepoint(t *testing.T, name string) func() uint64 {
 	t.Helper()
 	count, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
@@ -1158,9 +1160,8 @@ func countTracepoint(t *testing.T, name string) func() uint64 {
 	}
 }
 
-// TestLiveReplacedResult has a program on the tracepoint bpf_test_finish replace
-// the result of this process's calls. All frames of such a call have run, and are
-// counted.
+// TestLiveReplacedResult has a program on the tracepoint bpf_test_finish replace the
+// results of this process's calls. All frames of such a call have run, and count.
 func TestLiveReplacedResult(t *testing.T) {
 	for _, result := range []int32{-int32(unix.EINVAL), -int32(unix.ENOMEM), 42} {
 		t.Run(fmt.Sprint(result), func(t *testing.T) {
@@ -1178,7 +1179,7 @@ func TestLiveReplacedResult(t *testing.T) {
 	}
 }
 
-// TestLiveReplacedByInterrupt has calls end as if a signal had cut them short.
+// TestLiveReplacedByInterrupt makes calls fail as if a signal had cut them short.
 func TestLiveReplacedByInterrupt(t *testing.T) {
 	o := loadLive(t, "xdp_drop")
 	var stats LiveStats
@@ -1189,7 +1190,7 @@ func TestLiveReplacedByInterrupt(t *testing.T) {
 	wantExact(t, o, stats, err, 100_000)
 }
 
-// TestLiveStatsAdd adds up runs, and puts them in words.
+// TestLiveStatsAdd adds up runs, and marshals the sum.
 func TestLiveStatsAdd(t *testing.T) {
 	worker := func(cpu int, frames int64) LiveWorkerStats {
 		return LiveWorkerStats{CPU: cpu, Frames: frames, Batches: 1, Calls: 1, Wall: time.Second, PerFrame: time.Duration(frames)}
