@@ -361,7 +361,7 @@ func (l *Live) check(ctx context.Context) error {
 		return refuse("Live", "Frames", strconv.FormatInt(l.Frames, 10), "it cannot be negative", syscall.EINVAL)
 	}
 	if l.Frames == 0 && ctx.Done() == nil {
-		return refuse("Live", "Frames", "0", "the run would never end, for its context cannot", syscall.EINVAL)
+		return refuse("Live", "Frames", "0", "the run would never end, since its context cannot end", syscall.EINVAL)
 	}
 	for _, f := range []struct {
 		field string
@@ -446,13 +446,13 @@ func (l *Live) checkTimes() error {
 		return nil
 	case len(l.Times) != len(l.Packets):
 		return refuse("Live", "Times", fmt.Sprintf("%d times", len(l.Times)),
-			fmt.Sprintf("there must be one for each of %d Packets", len(l.Packets)), syscall.EINVAL)
+			fmt.Sprintf("there must be one for each of the %d Packets", len(l.Packets)), syscall.EINVAL)
 	case !(l.Speed >= 0) || math.IsInf(l.Speed, 1):
 		return refuse("Live", "Speed", fmt.Sprint(l.Speed), "it must be a number above 0, or 0 for 1", syscall.EINVAL)
 	case l.Rate != 0:
 		return refuse("Live", "Rate", strconv.Itoa(l.Rate), "there are Times too", syscall.EINVAL)
 	case len(l.CPUs) > 1:
-		return refuse("Live", "CPUs", fmt.Sprintf("%d workers", len(l.CPUs)), "Times are for one", syscall.EINVAL)
+		return refuse("Live", "CPUs", fmt.Sprintf("%d workers", len(l.CPUs)), "Times need a single worker", syscall.EINVAL)
 	}
 	last := time.Duration(0)
 	for i, t := range l.Times {
@@ -464,7 +464,7 @@ func (l *Live) checkTimes() error {
 	return nil
 }
 
-// speed is Speed or what takes its place.
+// speed returns Speed, or 1 if it is 0.
 func (l *Live) speed() float64 {
 	if l.Speed == 0 {
 		return 1

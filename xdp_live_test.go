@@ -532,7 +532,7 @@ func TestLiveRefusals(t *testing.T) {
 		{"batch", Live{Packet: frame(64), Frames: 1, BatchSize: 257}, "progrun: Live.BatchSize: 257: over the kernel's 256: argument list too long", unix.E2BIG},
 		{"negative batch", Live{Packet: frame(64), Frames: 1, BatchSize: -1}, "Live.BatchSize: -1: it cannot be negative", unix.EINVAL},
 		{"negative frames", Live{Packet: frame(64), Frames: -1}, "Live.Frames: -1: it cannot be negative", unix.EINVAL},
-		{"endless", Live{Packet: frame(64)}, "Live.Frames: 0: the run would never end, for its context cannot", unix.EINVAL},
+		{"endless", Live{Packet: frame(64)}, "Live.Frames: 0: the run would never end, since its context cannot end", unix.EINVAL},
 		{"per call", Live{Packet: frame(64), Frames: 1, PerCall: -1}, "Live.PerCall: -1", unix.EINVAL},
 		{"rate", Live{Packet: frame(64), Frames: 1, Rate: -1}, "Live.Rate: -1", unix.EINVAL},
 		{"high rate", Live{Packet: frame(64), Frames: 1, Rate: 1e9 + 1}, "Live.Rate: 1000000001: it can be at most 1000000000", unix.EINVAL},
