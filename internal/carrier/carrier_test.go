@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,10 @@ import (
 	"github.com/progrun/progrun"
 	"github.com/progrun/progrun/internal/carrier"
 )
+
+// linear is how much of a packet is linear: what the headroom and the kernel's own data
+// leave of a page. Architectures where they leave less have no carriers.
+var linear = os.Getpagesize() - 256 - 320
 
 // call makes the system call of a carrier as the root package does.
 func call(prog *ebpf.Program, data []byte, repeat int) (time.Duration, syscall.Errno) {

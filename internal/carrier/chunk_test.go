@@ -18,13 +18,13 @@ func TestUnfit(t *testing.T) {
 	c := carry(t, target.Programs["xdp_count"], carrier.Options{Chunks: 2, Packets: 100, Output: true})
 	b := c.Chunk(1)
 	bad := map[int]input{
-		0:  {packet: make([]byte, 3521)},
+		0:  {packet: make([]byte, linear+1)},
 		7:  {packet: make([]byte, 60), metadata: make([]byte, 13)},
 		8:  {packet: make([]byte, 60), metadata: make([]byte, 256)},
 		50: {packet: make([]byte, 13)},
 		51: {packet: make([]byte, 2)},
 		52: {packet: nil},
-		99: {packet: make([]byte, 4000)},
+		99: {packet: make([]byte, linear+480)},
 	}
 	for i := range 100 {
 		in, ok := bad[i]
