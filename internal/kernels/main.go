@@ -330,8 +330,8 @@ func runAll(ctx context.Context, targets []target, suites map[*arch]*suite, dir 
 		if t.host {
 			continue
 		}
+		slots <- struct{}{} // amd64's kernels begin, since they take the longest
 		wg.Go(func() {
-			slots <- struct{}{}
 			defer func() { <-slots }()
 			one(i, runGuest)
 		})
