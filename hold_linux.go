@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -56,6 +57,10 @@ func hasDispatcher(prog *ebpf.Program) bool {
 // the architecture generates no code.
 const entersAtOnce = runtime.GOARCH != "amd64" && runtime.GOARCH != "386"
 
+// moving is held while a program enters the dispatcher or leaves it. The kernel makes
+// the next one wait, and attach must not take that for its own entry.
+var moving sync.Mutex
+
 // attach attaches the program in a new network namespace, on a thread that then
 // ends. A socket keeps the namespace alive.
 func (h *Hold) attach(prog *ebpf.Program) (err error) {
@@ -70,6 +75,8 @@ func (h *Hold) attach(prog *ebpf.Program) (err error) {
 			return false
 		}
 		const loopback = 1 // the first interface of every namespace
+		moving.Lock()
+		defer moving.Unlock()
 		begin := time.Now()
 		l, attachErr := link.AttachXDP(link.XDPOptions{Program: prog, Interface: loopback, Flags: link.XDPGenericMode})
 		if attachErr != nil {
@@ -78,7 +85,11 @@ func (h *Hold) attach(prog *ebpf.Program) (err error) {
 			return false
 		}
 		h.entered = entersAtOnce || time.Since(begin) > dispatcherWait
-		h.detach = func() error { return errors.Join(l.Close(), unix.Close(socket)) }
+		h.detach = func() error {
+			moving.Lock()
+			defer moving.Unlock()
+			return errors.Join(l.Close(), unix.Close(socket))
+		}
 		return false
 	})
 	return err

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,6 +63,8 @@ func TestHold(t *testing.T) {
 	if n := linksOn(t, o); n != want {
 		t.Errorf("%d links on a held program, want %d", n, want)
 	}
+	_, err = XDP{Packet: make([]byte, 18*pageSize), Repeat: 2}.Run(o.Program)
+	wantError(t, err, "more fragments would end a hold on the program", unix.ENOMEM, RanNo)
 	atBest(t, "a call of a held program is quick", func() bool {
 		return repeatTime(t, o, 2) < 5*time.Millisecond
 	})
@@ -233,10 +236,46 @@ func TestLiveHoldWithoutRoom(t *testing.T) {
 	})
 }
 
+// TestHoldsAtOnce makes two holds at the same time, with room for one: the other must
+// not take the first one's entry for its own.
+func TestHoldsAtOnce(t *testing.T) {
+	first, second := loadLive(t, "xdp_drop"), loadLive(t, "xdp_pass")
+	if entersAtOnce || !hasDispatcher(first.Program) {
+		t.Skip("holds do not wait for room here")
+	}
+	holdMany(t, dispatcherRoom-1)
+	atBest(t, "one hold finds no room", func() bool {
+		var holds [2]*Hold
+		var made sync.WaitGroup
+		for i, o := range []*object{first, second} {
+			made.Go(func() {
+				var err error
+				if holds[i], err = NewHold(o.Program); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		made.Wait()
+		if t.Failed() {
+			t.FailNow()
+		}
+		defer holds[0].Close()
+		defer holds[1].Close()
+		return !holds[0].entered || !holds[1].entered
+	})
+}
+
+const dispatcherRoom = 48 // BPF_DISPATCHER_MAX
+
 // fillDispatcher holds as many programs as there is room for.
 func fillDispatcher(t *testing.T) (closeAll func()) {
 	t.Helper()
-	const room = 48 // BPF_DISPATCHER_MAX
+	return holdMany(t, dispatcherRoom)
+}
+
+// holdMany holds n programs.
+func holdMany(t *testing.T, n int) (closeAll func()) {
+	t.Helper()
 	var holds []*Hold
 	closeAll = func() {
 		for _, h := range holds {
@@ -244,7 +283,7 @@ func fillDispatcher(t *testing.T) (closeAll func()) {
 		}
 	}
 	t.Cleanup(closeAll)
-	for range room {
+	for range n {
 		prog, err := nothing(ebpf.XDP)
 		if err != nil {
 			t.Fatal(err)

@@ -191,18 +191,21 @@ func (r *XDP) check() error {
 	return r.checkFragments()
 }
 
-// checkFragments rejects an interface together with too many fragments. In that
-// case kernels before ec69daabe454 (6.19, and stable kernels of 2026) leak a
-// reference to the interface, which can never be deleted again.
+// checkFragments rejects packets with too many fragments where the kernel's own
+// refusal does harm. With an interface, kernels before ec69daabe454 (6.19, and stable
+// kernels of 2026) leak a reference to it, and it can never be deleted again. With a
+// Repeat, every kernel takes the program out of the XDP dispatcher, which it has not
+// entered for the call, but may have entered for a Hold or another attachment.
 func (r *XDP) checkFragments() error {
-	if r.IngressIfindex == 0 {
+	most := r.linearSize() + defaultFrags*pageSize
+	if len(r.Packet) <= most || r.IngressIfindex == 0 && r.Repeat < 2 {
 		return nil
 	}
-	if most := r.linearSize() + defaultFrags*pageSize; len(r.Packet) > most {
-		return refuse("XDP", "Packet", size(len(r.Packet)),
-			"with an interface, at most "+size(most)+": more fragments would leak a reference to it in some kernels", syscall.ENOMEM)
+	rule := "with a Repeat, at most " + size(most) + ": more fragments would end a hold on the program"
+	if r.IngressIfindex != 0 {
+		rule = "with an interface, at most " + size(most) + ": more fragments would leak a reference to it in some kernels"
 	}
-	return nil
+	return refuse("XDP", "Packet", size(len(r.Packet)), rule, syscall.ENOMEM)
 }
 
 // linearSize returns how much of the packet can be linear.

@@ -133,9 +133,9 @@ func plainLoop(prog *ebpf.Program, frames int64) (took time.Duration) {
 // TestWithoutProc checks what a process can do without /proc.
 func TestWithoutProc(t *testing.T) {
 	for what, want := range map[string]string{
-		withoutProc: "live 1000 <nil>\nhold <nil>\nbatch 300 <nil>\n",
+		withoutProc: "live 1000 <nil>\nhold <nil>\nbatch 2000 <nil>\n",
 		withoutProcOrPrivilege: "live 1000 <nil>\n" +
-			"hold progrun: Hold: cannot make a network namespace, which takes CAP_SYS_ADMIN: operation not permitted\nbatch 300 <nil>\n",
+			"hold progrun: Hold: cannot make a network namespace, which takes CAP_SYS_ADMIN: operation not permitted\nbatch 2000 <nil>\n",
 	} {
 		if got := inherit(t, loadLive(t, "xdp_drop"), what); got != want {
 			t.Errorf("%s: got  %s\nwant %s", what, got, want)
@@ -181,7 +181,7 @@ func doWithoutProc(prog *ebpf.Program) {
 	h.Close()
 	n := 0
 	err = nil
-	for _, failed := range Batch(prog, Packets(XDP{}, slices.Values(slices.Repeat([][]byte{frame(64)}, 300))), &BatchOptions{Workers: 2}) {
+	for _, failed := range Batch(prog, Packets(XDP{}, slices.Values(slices.Repeat([][]byte{frame(64)}, 2000))), &BatchOptions{Workers: 2}) {
 		n++
 		err = errors.Join(err, failed)
 	}

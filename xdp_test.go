@@ -555,6 +555,7 @@ func TestXDPRefusals(t *testing.T) {
 		{"over-large interface of 32 bits", XDP{Packet: frame(64), IngressIfindex: overLarge(1 << 31)}, "XDP.IngressIfindex: 2147483648: no such interface in this thread's network namespace: no such device", unix.ENODEV, true},
 		{"over-large interface", XDP{Packet: frame(64), IngressIfindex: overLarge(tooMany)}, "XDP.IngressIfindex: 4294967296: no such interface in this thread's network namespace: no such device", unix.ENODEV, false},
 		{"metadata far too large", XDP{Packet: frame(64), Metadata: make([]byte, 200_000)}, "XDP.Metadata: 200000 bytes: no kernel takes more than 252 bytes of metadata: invalid argument", unix.EINVAL, false},
+		{"too many fragments with a repeat", XDP{Packet: make([]byte, 18*os.Getpagesize()), Repeat: 2}, "more fragments would end a hold on the program", unix.ENOMEM, false},
 		{"too many fragments with an interface", XDP{Packet: make([]byte, 18*os.Getpagesize()), IngressIfindex: 1}, "more fragments would leak a reference", unix.ENOMEM, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -28,7 +28,7 @@ type liveCase struct {
 	name    string
 	spec    *ebpf.ProgramSpec
 	ifindex int
-	faster  float64 // target of the ratio to Run, and to the C loop that pays for the dispatcher; 0 for none
+	faster  float64 // target of the ratio to the C loop that pays for the dispatcher; 0 for none
 	sends   bool    // whether frames should arrive at the far end
 	stack   bool    // whether the network stack's work dominates the cost
 }
@@ -94,12 +94,12 @@ func (b *bench) livePoint(c liveCase) (point, error) {
 	}
 	p.claims = []claim{
 		{label: "times the C loop", of: byC, over: byProgrun, target: c.faster},
-		{label: "times Run", of: byCilium, over: byProgrun, target: c.faster},
+		{label: "times Run", of: byCilium, over: byProgrun},
 		{label: "C held, times the C loop", of: byC, over: byCHeld},
 		{label: "of the C loop, both held", of: byCHeld, over: byHeld, sense: atLeast, target: 0.97},
 	}
 	if c.faster > 0 {
-		p.claims[0].sense, p.claims[1].sense = atLeast, atLeast
+		p.claims[0].sense = atLeast
 	}
 	return p, nil
 }

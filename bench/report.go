@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -245,6 +246,9 @@ func (w *writer) finish() error {
 	return nil
 }
 
+// release matches the release of a kernel, without what its builder appended.
+var release = regexp.MustCompile(`^[0-9.]+`)
+
 // machine returns a description of the machine, and how to repeat the run.
 func machine() string {
 	var uts unix.Utsname
@@ -270,7 +274,7 @@ As root:
     %s
     benchstat -col /by bench/results/bench.txt
 `, cpuModel(), runtime.NumCPU(), kind, firstLine("/proc/meminfo", "MemTotal"),
-		unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]),
+		release.FindString(unix.ByteSliceToString(uts.Release[:])), unix.ByteSliceToString(uts.Machine[:]),
 		jit(), gracePeriods(), runtime.Version(), compilerVersion(), strings.Join(append([]string{"go run -C bench ."}, os.Args[1:]...), " "))
 }
 
