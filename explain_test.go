@@ -881,6 +881,12 @@ func rulesTable() string {
 		kinds = slices.DeleteFunc(slices.Clone(kinds), same)
 	}
 	section("Copying data and contexts", copyRules())
+	b.WriteString("\n## What crashes the kernel\n\n" +
+		"No rule prevents these, and nothing can tell beforehand. Try such programs in a virtual machine.\n\n" +
+		"- `ChecksumComplete`, with a program that leaves the packet ending before its network header. That affects every\n" +
+		"  kernel that has the flag, up to 7.2 at least.\n" +
+		"- `LWT`, with an lwt_xmit program that calls bpf_lwt_push_encap, on kernels without 972787479ee7 (Linux 7.1, and\n" +
+		"  backports such as 6.1.175).\n")
 	return b.String()
 }
 

@@ -188,7 +188,7 @@ func TestHoldOfDevmapProgram(t *testing.T) {
 // TestLiveHoldClosedMeanwhile closes the hold of a run during the run. The run goes on,
 // and its stats say so.
 func TestLiveHoldClosedMeanwhile(t *testing.T) {
-	atBest(t, "calls are long", func() bool {
+	atBest(t, "calls are not of one batch", func() bool {
 		o := loadLive(t, "xdp_drop")
 		h, err := NewHold(o.Program)
 		if err != nil {
@@ -202,18 +202,18 @@ func TestLiveHoldClosedMeanwhile(t *testing.T) {
 		if stats.Held || !errors.Is(stats.HoldErr, unix.EBADF) {
 			t.Errorf("held %v, %v", stats.Held, stats.HoldErr)
 		}
-		return framesPerCall(t, stats) > 4*time.Millisecond
+		perCall, _ := framesPerCall(t, stats)
+		return perCall > time.Millisecond
 	})
 }
 
-// framesPerCall is how long the frames of a call took, in the mean: what a run
-// can see to, however long others keep its calls waiting.
-func framesPerCall(t *testing.T, stats LiveStats) time.Duration {
+// framesPerCall is how long the frames of a call took, in the mean, and what share of
+// the time frames took. A batch takes about a microsecond.
+func framesPerCall(t *testing.T, stats LiveStats) (perCall time.Duration, share float64) {
 	frames := stats.PerFrame * time.Duration(stats.Frames)
-	perCall := frames / time.Duration(stats.Calls)
-	t.Logf("%d calls, each with %v of frames, %.2f of the time, limited by %v",
-		stats.Calls, perCall, float64(frames)/float64(stats.Wall), stats.LimitedBy)
-	return perCall
+	perCall, share = frames/time.Duration(stats.Calls), float64(frames)/float64(stats.Wall)
+	t.Logf("%d calls, each with %v of frames, %.2f of the time, limited by %v", stats.Calls, perCall, share, stats.LimitedBy)
+	return perCall, share
 }
 
 // TestLiveHoldWithoutRoom runs with a hold that found the dispatcher full, once there
@@ -227,12 +227,13 @@ func TestLiveHoldWithoutRoom(t *testing.T) {
 	}
 	defer h.Close()
 	closeAll()
-	atBest(t, "calls are long", func() bool {
+	atBest(t, "calls are not of one batch", func() bool {
 		stats, err := Live{Packet: frame(64), Frames: many(), Hold: h}.Run(soon(t), o.Program)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return framesPerCall(t, stats) > 2*time.Millisecond
+		perCall, _ := framesPerCall(t, stats)
+		return perCall > time.Millisecond
 	})
 }
 
@@ -328,9 +329,11 @@ func TestLiveBusyDispatcher(t *testing.T) {
 		if !stats.Held || stats.HoldErr != nil {
 			t.Errorf("held %v, %v", stats.Held, stats.HoldErr)
 		}
-		dispatcher := runtime.GOARCH == "amd64"
-		long := framesPerCall(t, stats) > 50*time.Millisecond || emulated
-		return long && (stats.LimitedBy == LimitDispatcher || !dispatcher)
+		// What others have of the machine counts neither as frames nor as waiting.
+		perCall, share := framesPerCall(t, stats)
+		long := perCall > 50*time.Millisecond || share > 0.5 || emulated
+		told := stats.LimitedBy == LimitDispatcher || share > 0.95 || runtime.GOARCH != "amd64"
+		return long && told
 	})
 }
 

@@ -363,12 +363,14 @@ func (l *Live) check(ctx context.Context) error {
 	if l.Frames == 0 && ctx.Done() == nil {
 		return refuse("Live", "Frames", "0", "the run would never end, since its context cannot end", syscall.EINVAL)
 	}
+	if err := canExist("Live", "Ifindex", l.Ifindex, noSuchInterface, syscall.ENODEV); err != nil {
+		return err
+	}
 	for _, f := range []struct {
 		field string
 		n     int
 		most  uint32
 	}{
-		{"Ifindex", l.Ifindex, math.MaxInt32},
 		{"BatchSize", l.BatchSize, maxBatchSize},
 		{"PerCall", l.PerCall, math.MaxUint32},
 		{"Rate", l.Rate, 1e9},

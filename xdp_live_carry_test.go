@@ -280,7 +280,7 @@ func TestLiveTimes(t *testing.T) {
 			slices.Sort(off)
 			median := off[len(off)/2]
 			t.Logf("speed %g: off by %v in the median, %v at most", speed, median, off[len(off)-1])
-			return median < 50*time.Microsecond
+			return median < 200*time.Microsecond // most frames are farther apart
 		})
 	}
 }

@@ -20,7 +20,7 @@ func TestLivePace(t *testing.T) {
 		{10, nil}, {1000, nil}, {100_000, nil}, {100_000, []int{0, 1}}, {1_000_000, nil},
 	} {
 		t.Run(fmt.Sprint(c.rate, c.workers), func(t *testing.T) {
-			atBest(t, "the rate is kept within 1 %", func() bool {
+			atBest(t, "the rate is kept within 2 %", func() bool {
 				stats := livePaced(t, c.rate, c.workers)
 				// The time before the first frame is not the run's.
 				want := float64(c.rate) * stats.Wall.Seconds()
@@ -28,22 +28,22 @@ func TestLivePace(t *testing.T) {
 				if float64(stats.Frames+stats.Missed) > want*1.01+2 {
 					t.Errorf("ran %d and missed %d frames in %v, want %.0f", stats.Frames, stats.Missed, stats.Wall, want)
 				}
-				adds := withinOnePercent(stats.Frames+stats.Missed, want)
-				return adds && withinOnePercent(stats.Frames, want) && stats.LimitedBy == LimitRate
+				adds := isClose(stats.Frames+stats.Missed, want)
+				return adds && isClose(stats.Frames, want) && stats.LimitedBy == LimitRate
 			})
 		})
 	}
 }
 
-// withinOnePercent reports whether the number of frames is what was wanted by 1
-// %, and those at the two ends.
-func withinOnePercent(frames int64, want float64) bool {
-	return float64(frames) >= want*0.99-1 && float64(frames) <= want*1.01+2
+// isClose reports whether the number of frames is what was wanted by 2 %, and those
+// at the two ends. A worker that is behind at the end is so by 20 ms at most.
+func isClose(frames int64, want float64) bool {
+	return float64(frames) >= want*0.98-1 && float64(frames) <= want*1.01+2
 }
 
 func livePaced(t *testing.T, rate int, workers []int) LiveStats {
 	o := loadLive(t, "xdp_drop")
-	duration := 2 * time.Second
+	duration := time.Second
 	if emulated {
 		duration = 300 * time.Millisecond
 	}
@@ -137,7 +137,7 @@ func TestLivePaceSleeps(t *testing.T) {
 	for _, c := range []struct {
 		rate int
 		most float64
-	}{{1000, 0.15}, {3000, 0.35}} {
+	}{{1000, 0.3}, {3000, 0.5}} { // a worker that spins takes all
 		atBest(t, fmt.Sprintf("%d frames/s take little of a CPU", c.rate), func() bool {
 			stop := occupy(t, 0)
 			go func() {
@@ -185,6 +185,6 @@ func TestLivePaceIsNoBrake(t *testing.T) {
 		}
 		slices.Sort(ratios)
 		t.Logf("%.2f of the speed without a rate", ratios)
-		return ratios[len(ratios)/2] > 0.9
+		return ratios[len(ratios)/2] > 0.8
 	})
 }
