@@ -18,7 +18,9 @@ import (
 // The dispatcher has room for 48 programs: a Hold that finds it full silently does
 // nothing until others leave. It also has a lock, which every call that repeats an
 // XDP program takes. While another process repeats a program that it does not hold,
-// such calls still wait for each other, tens of milliseconds each.
+// such calls still wait for each other, tens of milliseconds each. And a run of [Raw]
+// with a Repeat that needs more fragments than a packet has (ENOMEM) takes the program
+// out of the dispatcher, which a Hold does not notice.
 //
 // Only x86-64 has the generated code. Other architectures also keep the list of
 // programs, and a call waits when it removes the last one. So a Hold is as useful

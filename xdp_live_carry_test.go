@@ -217,7 +217,7 @@ func TestLiveExchange(t *testing.T) {
 	wantError(t, x.Put(second.Program), "progrun: Exchange: no run is under way: invalid argument", unix.EINVAL, RanNo)
 	ctx, cancel := context.WithCancel(soon(t))
 	var once sync.Once
-	var at, atSecond int64
+	var at int64
 	stats, err := Live{Packet: frame(64), Exchange: &x, ProgressInterval: 20 * time.Millisecond, Progress: func(s LiveStats) {
 		if s.Frames == 0 {
 			return
@@ -225,15 +225,17 @@ func TestLiveExchange(t *testing.T) {
 		once.Do(func() {
 			need(t, x.Put(second.Program))
 			at = liveCount(t, first)
-			time.AfterFunc(100*time.Millisecond, cancel)
 		})
-		atSecond = liveCount(t, second)
+		if liveCount(t, second) > 0 {
+			cancel()
+		}
 	}}.Run(ctx, first.Program)
 	if err != nil {
 		needLiveCarrier(t, err)
 	}
-	if at == 0 || liveCount(t, first) != at || atSecond == 0 || stats.Frames != at+liveCount(t, second) || stats.Uncertain != 0 {
-		t.Errorf("%d frames before, %d in all; then %d; %+v", at, liveCount(t, first), liveCount(t, second), stats)
+	// One frame may have been in the first program as Put returned.
+	if all := liveCount(t, first); at == 0 || all > at+1 || stats.Frames != all+liveCount(t, second) || stats.Uncertain != 0 {
+		t.Errorf("%d frames before, %d in all; then %d; %+v", at, all, liveCount(t, second), stats)
 	}
 	frags := load(t, "xdp_frags", "xdp_frags_pass")
 	x.enter(nil)
