@@ -233,9 +233,7 @@ func (s *LiveStats) Add(other LiveStats) {
 	}
 	sum := s.asWorker()
 	sum.add(other.asWorker())
-	s.Frames, s.Uncertain, s.Missed = sum.Frames, sum.Uncertain, sum.Missed
-	s.Bytes, s.Verdicts = sum.Bytes, sum.Verdicts
-	s.Batches, s.Calls, s.Wall, s.PerFrame = sum.Batches, sum.Calls, sum.Wall, sum.PerFrame
+	s.setSums(sum)
 	for _, w := range other.Workers {
 		i := slices.IndexFunc(s.Workers, func(of LiveWorkerStats) bool { return of.CPU == w.CPU })
 		if i < 0 {
@@ -251,6 +249,13 @@ func (s *LiveStats) asWorker() LiveWorkerStats {
 	return LiveWorkerStats{CPU: -1, Frames: s.Frames, Uncertain: s.Uncertain, Missed: s.Missed,
 		Bytes: s.Bytes, Verdicts: s.Verdicts,
 		Batches: s.Batches, Calls: s.Calls, Wall: s.Wall, PerFrame: s.PerFrame}
+}
+
+// setSums sets what asWorker returns.
+func (s *LiveStats) setSums(sum LiveWorkerStats) {
+	s.Frames, s.Uncertain, s.Missed = sum.Frames, sum.Uncertain, sum.Missed
+	s.Bytes, s.Verdicts = sum.Bytes, sum.Verdicts
+	s.Batches, s.Calls, s.Wall, s.PerFrame = sum.Batches, sum.Calls, sum.Wall, sum.PerFrame
 }
 
 func (s *LiveWorkerStats) add(other LiveWorkerStats) {

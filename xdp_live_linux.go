@@ -291,9 +291,8 @@ func (r *liveRun) stats(wall time.Duration) LiveStats {
 		waited += time.Duration(w.waited.Load())
 		s.Workers = append(s.Workers, ws)
 	}
-	s.Frames, s.Uncertain, s.Missed = all.Frames, all.Uncertain, all.Missed
-	s.Bytes, s.Verdicts = all.Bytes, all.Verdicts
-	s.Batches, s.Calls, s.Wall, s.PerFrame = all.Batches, all.Calls, wall, all.PerFrame
+	s.setSums(all)
+	s.Wall = wall
 	switch {
 	case r.Rate > 0 && s.Missed <= s.Frames/100, r.Times != nil:
 		s.LimitedBy = LimitRate
