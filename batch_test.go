@@ -254,7 +254,7 @@ func TestBatchWorkers(t *testing.T) {
 	set(t, o, "verdict", 0, uint32(XDPPass))
 	for _, inputs := range []int{
 		0, 1, 1000, inputsAlone - 1, inputsAlone, inputsAlone + 1,
-		inputsAlone + groupSize - 1, inputsAlone + groupSize, inputsAlone + groupSize + 1, 10_007,
+		inputsAlone + groupSize - 1, inputsAlone + groupSize, inputsAlone + groupSize + 1, 5003,
 	} {
 		before := sum(t, o, "frames", 0)
 		buf := make([]byte, 64) // the same one for every input
@@ -285,7 +285,7 @@ func TestBatchWorkers(t *testing.T) {
 // TestBatchWorkersStop leaves the loop early, and makes inputs fail. No more than the
 // documented number of inputs may have run ahead, and nothing keeps running.
 func TestBatchWorkersStop(t *testing.T) {
-	const workers, stopAt = 2, inputsAlone + 700
+	const workers, stopAt = 2, inputsAlone + 200
 	for _, fails := range []bool{false, true} {
 		o := load(t, "xdp", "xdp_count")
 		pulled := 0
@@ -335,7 +335,7 @@ func TestBatchWorkersNetNS(t *testing.T) {
 	o := load(t, "xdp", "xdp_count")
 	set(t, o, "verdict", 0, uint32(XDPPass))
 	before := threads(t)
-	const index, inputs = 4711, inputsAlone + 1000
+	const index, inputs = 4711, inputsAlone + 300
 	batch := Batch(o.Program, Packets(XDP{IngressIfindex: index}, repeated(frame(64), inputs)), &BatchOptions{Workers: 2})
 	for _, err := range batch {
 		wantError(t, err, "progrun: input 1: XDP.IngressIfindex: 4711: no such interface", unix.ENODEV, RanNo)
@@ -482,7 +482,7 @@ func TestBatchOptions(t *testing.T) {
 func TestBatchOfRequests(t *testing.T) {
 	o := load(t, "tc", "tc_mark")
 	for _, workers := range []int{1, 2} {
-		const inputs = inputsAlone + 700
+		const inputs = inputsAlone + 300
 		requests := func(yield func(TC) bool) {
 			packet := make([]byte, 64) // the same memory for every input
 			for i := range inputs {
@@ -542,7 +542,7 @@ func TestBatchOfSkLookup(t *testing.T) {
 // TestBatchKeepsOutputs runs requests with an Out of their own.
 func TestBatchKeepsOutputs(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
-	const inputs = inputsAlone + 1000
+	const inputs = inputsAlone + 300
 	for _, workers := range []int{1, 2} {
 		requests := func(yield func(XDP) bool) {
 			for packet := range numberedPackets(inputs) {
@@ -580,7 +580,7 @@ func TestBatchWorkersWithoutDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
-	const inputs = inputsAlone + 1000
+	const inputs = inputsAlone + 300
 	n := 0
 	for res, err := range Batch(o.Program, Packets(XDP{}, numberedPackets(inputs)), &BatchOptions{Workers: 2, KeepGoing: true}) {
 		if n++; err != nil || res.Input != n {
