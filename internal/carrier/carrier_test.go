@@ -79,8 +79,13 @@ type input struct{ packet, metadata []byte }
 // whether all results are the same.
 func compare(t testing.TB, single *ebpf.Program, c *carrier.Carrier, inputs []input) bool {
 	t.Helper()
-	b := c.Chunk(0)
+	return compareChunk(t, single, c.Chunk(0), inputs)
+}
+
+func compareChunk(t testing.TB, single *ebpf.Program, b *carrier.Chunk, inputs []input) bool {
+	t.Helper()
 	at, ok := 0, true
+	out := make([]byte, 1<<17)
 	flush := func() {
 		for b.Len() > 0 {
 			from, to, _, err := b.Run(b.Len(), call)
@@ -88,7 +93,7 @@ func compare(t testing.TB, single *ebpf.Program, c *carrier.Carrier, inputs []in
 				t.Fatal(err)
 			}
 			for i := from; i < to; i++ {
-				ok = same(t, single, inputs[at], result(b, i), at) && ok
+				ok = same(t, single, inputs[at], out, result(b, i), at) && ok
 				at++
 			}
 			if from == to {
@@ -111,9 +116,7 @@ func compare(t testing.TB, single *ebpf.Program, c *carrier.Carrier, inputs []in
 	return ok
 }
 
-var out = make([]byte, 1<<17)
-
-func same(t testing.TB, single *ebpf.Program, in input, got carrier.Result, n int) bool {
+func same(t testing.TB, single *ebpf.Program, in input, out []byte, got carrier.Result, n int) bool {
 	t.Helper()
 	want, err := progrun.XDP{Packet: in.packet, Metadata: in.metadata, Out: out}.Run(single)
 	if err != nil {

@@ -37,7 +37,13 @@ func (s script) program(t testing.TB, frags bool) (*ebpf.Program, *ebpf.Map) {
 const (
 	rCtx = asm.R6
 	rSum = asm.R7
+
+	operations = 20
 )
+
+// still are operations with which a program cannot look beyond its packet, so that the
+// headroom is not cleared for it.
+var still = []byte{7, 8, 9, 10, 11, 13, 14, 15, 16, 17}
 
 func (s script) instructions(counter *ebpf.Map) asm.Instructions {
 	all := asm.Instructions{
@@ -76,10 +82,9 @@ func operation(op byte, n int32, b byte, next string, counter *ebpf.Map) asm.Ins
 			asm.JGT.Reg(asm.R4, asm.R3, next),
 		}
 	}
-	const data, end, meta = 0, 4, 8
 	stack := asm.Instructions{asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, -8), asm.Mov.Imm(asm.R4, 8)}
 	seen := append(asm.Instructions{asm.LoadMem(asm.R0, asm.RFP, -8, asm.DWord)}, sum()...)
-	switch op % 15 {
+	switch op % operations {
 	case 0, 1:
 		return call(asm.FnXdpAdjustHead, asm.Mov.Imm(asm.R2, n%280))
 	case 2:
@@ -112,6 +117,19 @@ func operation(op byte, n int32, b byte, next string, counter *ebpf.Map) asm.Ins
 			asm.LoadMem(asm.R2, rCtx, meta, asm.Word), asm.Sub.Reg(asm.R0, asm.R1), asm.Sub.Reg(asm.R1, asm.R2),
 			asm.Mul.Imm(asm.R1, 7), asm.Add.Reg(asm.R0, asm.R1),
 		}, sum()...)...)
+	case 15:
+		return append(asm.Instructions{asm.Mov.Imm(asm.R1, n), asm.Mov.Imm(asm.R2, int32(b&1)), asm.FnRedirect.Call()}, sum()...)
+	case 16:
+		return append(field(ingress), field(queue)...)
+	case 17:
+		return atEnd(asm.FnXdpLoadBytes, n%20)
+	case 18: // leaves something in front of the packet
+		by := n & 0xff
+		return join(adjust(asm.FnXdpAdjustHead, -by), within(data, end, 0, 8),
+			asm.Instructions{asm.Mov.Imm(asm.R0, int32(b)), asm.StoreMem(asm.R2, 0, asm.R0, asm.DWord)}, adjust(asm.FnXdpAdjustHead, by))
+	case 19: // and behind it
+		by := n & 0xff
+		return join(adjust(asm.FnXdpAdjustTail, by), atEnd(asm.FnXdpStoreBytes, 8), adjust(asm.FnXdpAdjustTail, -by))
 	default:
 		return append(asm.Instructions{
 			asm.LoadMapPtr(asm.R1, counter.FD()), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -16), asm.FnMapLookupElem.Call(),
@@ -130,29 +148,35 @@ func carried() int {
 	return 20000
 }
 
-// TestRandom runs random programs on random packets.
+// TestRandom runs random programs on random packets. Half of the programs are still,
+// and have carriers that never run others.
 func TestRandom(t *testing.T) {
 	needCarriers(t)
-	const packets, each = 200, 2
+	const packets = 200
+	type kind struct{ frags, still bool }
 	r := rand.New(rand.NewPCG(1, uint64(carried())))
-	carriers := make(map[bool]*carrier.Carrier)
-	for _, frags := range []bool{false, true} {
-		p, _ := script{}.program(t, frags)
-		carriers[frags] = carry(t, p, carrier.Options{Chunks: 1, Packets: 300, Output: true})
+	carriers := make(map[kind]*carrier.Carrier)
+	for _, k := range []kind{{}, {frags: true}, {still: true}, {true, true}} {
+		p, _ := script{}.program(t, k.frags)
+		carriers[k] = carry(t, p, carrier.Options{Chunks: 1, Packets: 300, Output: true})
 		p.Close()
 	}
+	most := mostMetadata(t)
 	for n := 0; n < carried(); n += packets {
+		k := kind{r.IntN(2) == 1, r.IntN(2) == 1}
 		s := make(script, 4*(1+r.IntN(16)))
 		for i := range s {
 			s[i] = byte(r.Uint32())
+			if k.still && i%4 == 0 {
+				s[i] = still[int(s[i])%len(still)]
+			}
 		}
 		var inputs []input
 		for range packets {
-			inputs = append(inputs, randomInput(r))
+			inputs = append(inputs, randomInput(r, most))
 		}
-		frags := r.IntN(2) == 1
-		if !compareScript(t, s, frags, carriers[frags], inputs) {
-			t.Fatalf("script %x, frags %t", s, frags)
+		if !compareScript(t, s, k.frags, carriers[k], inputs) {
+			t.Fatalf("script %x, %+v", s, k)
 		}
 	}
 }
@@ -170,7 +194,7 @@ func compareScript(t testing.TB, s script, frags bool, c *carrier.Carrier, input
 	return compare(t, single, c, inputs)
 }
 
-func randomInput(r *rand.Rand) input {
+func randomInput(r *rand.Rand, mostMetadata int) input {
 	n := 14 + r.IntN(100)
 	switch r.IntN(4) {
 	case 0:
@@ -178,7 +202,11 @@ func randomInput(r *rand.Rand) input {
 	case 1:
 		n = 14 + r.IntN(600)
 	}
-	in := input{packet: make([]byte, n), metadata: make([]byte, 4*max(0, r.IntN(18)-9))}
+	m := 4 * max(0, r.IntN(18)-9)
+	if r.IntN(16) == 0 {
+		m = 4 * r.IntN(mostMetadata/4+1)
+	}
+	in := input{packet: make([]byte, n), metadata: make([]byte, m)}
 	for i := range in.packet {
 		in.packet[i] = byte(r.Uint32())
 	}
