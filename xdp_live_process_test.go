@@ -23,7 +23,9 @@ func init() {
 	liveProcesses = map[string]func(){
 		unheldRun: runUnheld, unheldSpeed: runUnheldSpeed,
 		withoutProc: runWithoutProc, withoutProcOrPrivilege: runWithoutProcOrPrivilege,
-		withoutBPF: runWithoutBPF,
+		withoutBPF:    runWithoutBPF,
+		carryingBatch: runCarryingBatch, carryingWorkers: runCarryingWorkers,
+		carryingLive: runCarryingLive, carryingVerdicts: runCarryingVerdicts,
 	}
 }
 
