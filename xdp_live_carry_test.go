@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"os/exec"
+	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -157,35 +160,184 @@ func TestLivePacketsWorkers(t *testing.T) {
 	}
 }
 
-// TestLivePacketsCut interrupts calls with what cannot be blocked: no frame is in
+// orderly is a program that finds out whether the frames that it sees are those of a
+// capture in order. Each packet has its number, from 0, at offset 20.
+func orderly(t testing.TB, packets int) (prog *ebpf.Program, seen func() (frames, wrong int64)) {
+	t.Helper()
+	state, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 24, MaxEntries: 1})
+	need(t, err)
+	t.Cleanup(func() { state.Close() })
+	prog = assemble(t, ebpf.AttachXDP, asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word), asm.LoadMem(asm.R3, asm.R1, 4, asm.Word),
+		asm.LoadMapValue(asm.R4, state.FD(), 0),
+		asm.LoadMem(asm.R5, asm.R4, 0, asm.DWord), asm.Add.Imm(asm.R5, 1), asm.StoreMem(asm.R4, 0, asm.R5, asm.DWord), // frames
+		asm.Mov.Reg(asm.R5, asm.R2), asm.Add.Imm(asm.R5, 24), asm.JGT.Reg(asm.R5, asm.R3, "out"),
+		asm.LoadMem(asm.R6, asm.R2, 20, asm.Word), asm.LoadMem(asm.R7, asm.R4, 8, asm.DWord), // its number and the next one
+		asm.JEq.Reg(asm.R6, asm.R7, "right"),
+		asm.LoadMem(asm.R8, asm.R4, 16, asm.DWord), asm.Add.Imm(asm.R8, 1), asm.StoreMem(asm.R4, 16, asm.R8, asm.DWord), // wrong
+		asm.Add.Imm(asm.R6, 1).WithSymbol("right"), asm.Mod.Imm(asm.R6, int32(packets)), asm.StoreMem(asm.R4, 8, asm.R6, asm.DWord),
+		asm.Mov.Imm(asm.R0, int32(XDPDrop)).WithSymbol("out"), asm.Return(),
+	})
+	return prog, func() (frames, wrong int64) {
+		t.Helper()
+		var value struct{ Frames, Next, Wrong int64 }
+		need(t, state.Lookup(uint32(0), &value))
+		return value.Frames, value.Wrong
+	}
+}
+
+// numberedCapture is a capture for orderly.
+func numberedCapture(n int) [][]byte {
+	packets := capture(n)
+	for i := range packets {
+		packets[i] = append(packets[i], make([]byte, max(0, 24-len(packets[i])))...)
+		binary.NativeEndian.PutUint32(packets[i][20:], uint32(i))
+	}
+	return packets
+}
+
+// TestLiveCarrierCut interrupts calls with what cannot be blocked: no frame is in
 // doubt, left out or run twice, and the order stays.
-func TestLivePacketsCut(t *testing.T) {
+func TestLiveCarrierCut(t *testing.T) {
+	const packets = 101
+	for name, live := range map[string]Live{
+		"packets":     {Packets: numberedCapture(packets)},
+		"verdicts":    {Packet: numberedCapture(1)[0], CountVerdicts: true},
+		"two workers": {Packets: numberedCapture(packets), CPUs: []int{0, 1}},
+	} {
+		for how, cut := range cuts {
+			t.Run(name+" "+how, func(t *testing.T) {
+				if cgo && how == "all threads" {
+					t.Skip("syscall.AllThreadsSyscall is not there with cgo")
+				}
+				live.PerCall = 1 << 20
+				if emulated {
+					live.PerCall = 1 << 12
+				}
+				atBest(t, "calls are cut", func() bool { return cutCarrier(t, live, cut) })
+			})
+		}
+	}
+}
+
+// cutCarrier runs frames while calls are cut, and reports whether any was.
+func cutCarrier(t *testing.T, live Live, cut func(*testing.T)) bool {
+	o := loadLive(t, "xdp_drop") // which counts for each CPU
+	prog, seen := o.Program, func() (int64, int64) { return liveCount(t, o), 0 }
+	if len(live.CPUs) < 2 {
+		prog, seen = orderly(t, max(1, len(live.Packets)))
+	}
+	ctx, cancel := context.WithCancel(soon(t))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer cancel()
+		for n, _ := seen(); n == 0; n, _ = seen() {
+			if ctx.Err() != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+		cut(t)
+	}()
+	stats, err := live.Run(ctx, prog)
+	cancel()
+	<-done
+	needLiveCarrier(t, err)
+	frames, wrong := seen()
+	if stats.Frames != frames || wrong != 0 || stats.Verdicts != (LiveVerdicts{Drop: frames}) || stats.Uncertain != 0 {
+		t.Errorf("%d frames, %d of them not in order; %+v", frames, wrong, stats)
+	}
+	short := stats.Calls*int64(live.PerCall) - stats.Frames
+	t.Logf("%d frames in %d calls, %d less than were asked for", stats.Frames, stats.Calls, short)
+	return short > 0
+}
+
+// TestLiveCarrierGoesOn has a run whose calls are cut short make up for all that they
+// left out.
+func TestLiveCarrierGoesOn(t *testing.T) {
 	if cgo {
 		t.Skip("syscall.AllThreadsSyscall is not there with cgo")
 	}
-	packets := capture(101)
-	frames := many() / 20
-	prog, seen, _ := lengths(t, int(frames)+1000)
 	disturb(t, 2*time.Millisecond, func() {
 		if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != 0 {
 			t.Error(errno)
 		}
 	})
-	stats, err := Live{Packets: packets, Frames: frames}.Run(soon(t), prog)
+	const packets = 101
+	prog, seen := orderly(t, packets)
+	frames := many()/5 + 7
+	stats, err := Live{Packets: numberedCapture(packets), Frames: frames}.Run(soon(t), prog)
 	needLiveCarrier(t, err)
-	if stats.Frames != frames || stats.Uncertain != 0 {
-		t.Errorf("%+v", stats)
+	if ran, wrong := seen(); stats.Frames != frames || ran != frames || wrong != 0 || stats.Uncertain != 0 {
+		t.Errorf("%d frames, %d of them not in order; %+v", ran, wrong, stats)
 	}
-	got := seen()
-	if int64(len(got)) != frames {
-		t.Fatalf("%d frames ran, want %d", len(got), frames)
-	}
-	for i, s := range got {
-		if want := len(packets[i%len(packets)]); s.length != want {
-			t.Fatalf("frame %d has %d bytes, want %d", i, s.length, want)
+}
+
+// cuts are ways to end calls that block all signals.
+var cuts = map[string]func(t *testing.T){
+	"stopped": func(t *testing.T) {
+		disturbedBy(t, exec.Command("sh", "-c", stopAndContinue, "sh", strconv.Itoa(os.Getpid())))
+	},
+	"frozen": func(t *testing.T) {
+		disturbedBy(t, exec.Command("sh", "-c", freezeAndThaw, "sh", strconv.Itoa(os.Getpid())))
+	},
+	"traced": func(t *testing.T) {
+		exe, err := os.Executable()
+		need(t, err)
+		disturbedBy(t, exec.Command(exe, tracer, strconv.Itoa(os.Getpid())))
+	},
+	"all threads": func(t *testing.T) {
+		for range 20 {
+			if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != 0 {
+				t.Error(errno)
+			}
+			time.Sleep(5 * time.Millisecond)
 		}
+	},
+}
+
+// disturbedBy waits for another process that does something to this one.
+func disturbedBy(t *testing.T, other *exec.Cmd) {
+	if out, err := other.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v: %v: %s", other, err, out)
 	}
-	t.Logf("%d frames in %d calls", stats.Frames, stats.Calls)
+}
+
+// tracer is the argument that makes the test binary stop the threads of a process, as a
+// debugger does.
+const tracer = "tracer"
+
+func runTracer() {
+	runtime.LockOSThread() // which traces
+	pid := os.Args[2]
+	for range 10 {
+		threads, err := os.ReadDir("/proc/" + pid + "/task")
+		if err != nil {
+			fmt.Println(err)
+		}
+		for _, thread := range threads {
+			tid, _ := strconv.Atoi(thread.Name())
+			if err := interruptThread(tid); err != nil && err != unix.ESRCH { // it may be gone
+				fmt.Println(tid, err)
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func interruptThread(tid int) error {
+	if err := unix.PtraceSeize(tid); err != nil {
+		return err
+	}
+	if err := unix.PtraceInterrupt(tid); err != nil {
+		return err
+	}
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(tid, &status, unix.WALL, nil); err != nil {
+		return err
+	}
+	return unix.PtraceDetach(tid)
 }
 
 // TestLiveCountVerdicts counts the verdicts on one packet, under signals.

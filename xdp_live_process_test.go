@@ -25,7 +25,7 @@ func init() {
 		withoutProc: runWithoutProc, withoutProcOrPrivilege: runWithoutProcOrPrivilege,
 		withoutBPF:    runWithoutBPF,
 		carryingBatch: runCarryingBatch, carryingWorkers: runCarryingWorkers,
-		carryingLive: runCarryingLive, carryingVerdicts: runCarryingVerdicts,
+		tracer: runTracer, carryingLive: runCarryingLive, carryingVerdicts: runCarryingVerdicts,
 	}
 }
 

@@ -364,30 +364,31 @@ func TestLiveAllThreadsSyscall(t *testing.T) {
 }
 
 // TestLiveStopped has another process stop and continue this one.
-func TestLiveStopped(t *testing.T) {
-	liveInterruptedBy(t, `for i in 1 2 3 4 5 6 7 8 9 10; do kill -STOP $1; kill -CONT $1; sleep 0.02; done`)
-}
+func TestLiveStopped(t *testing.T) { liveInterruptedBy(t, stopAndContinue) }
+
+const stopAndContinue = `for i in 1 2 3 4 5 6 7 8 9 10; do kill -STOP $1; sleep 0.005; kill -CONT $1; sleep 0.02; done`
 
 // TestLiveFrozen has another process put this one into a cgroup, freeze and
-// thaw it. What it made is gone again whatever becomes of this process.
-func TestLiveFrozen(t *testing.T) {
-	liveInterruptedBy(t, `
-		set -e
-		root=$(mktemp -d)
-		trap 'rmdir $root' EXIT
-		mount -t cgroup2 none $root
-		home=$root$(sed -n s/^0:://p /proc/$1/cgroup)
-		group=$home/progrun-test-$1
-		trap 'echo $1 >$home/cgroup.procs; rmdir $group; umount $root; rmdir $root' EXIT
-		mkdir $group
-		echo $1 >$group/cgroup.procs
-		for i in 1 2 3 4 5 6 7 8 9 10; do
-			echo 1 >$group/cgroup.freeze
-			sleep 0.005
-			echo 0 >$group/cgroup.freeze
-			sleep 0.02
-		done`)
-}
+// thaw it.
+func TestLiveFrozen(t *testing.T) { liveInterruptedBy(t, freezeAndThaw) }
+
+// What freezeAndThaw makes is gone again whatever becomes of the process.
+const freezeAndThaw = `
+	set -e
+	root=$(mktemp -d)
+	trap 'rmdir $root' EXIT
+	mount -t cgroup2 none $root
+	home=$root$(sed -n s/^0:://p /proc/$1/cgroup)
+	group=$home/progrun-test-$1
+	trap 'echo $1 >$home/cgroup.procs; rmdir $group; umount $root; rmdir $root' EXIT
+	mkdir $group
+	echo $1 >$group/cgroup.procs
+	for i in 1 2 3 4 5 6 7 8 9 10; do
+		echo 1 >$group/cgroup.freeze
+		sleep 0.005
+		echo 0 >$group/cgroup.freeze
+		sleep 0.02
+	done`
 
 // liveInterruptedBy runs frames while a shell script disturbs this process, whose ID is
 // the script's argument.
