@@ -144,8 +144,11 @@ type Live struct {
 	// Times says when each of Packets runs, from the start of a round. It has one
 	// time for each packet, in ascending order (EINVAL). A round starts when the
 	// last packet of the round before is due, so Times[0] is the pause between two
-	// rounds. A packet that is late runs at once. Times excludes Rate, and more
-	// than one of CPUs (EINVAL).
+	// rounds. A packet that is late runs at once, however late it is: each one
+	// runs, [LiveStats.Missed] stays 0, and later packets run at their own times
+	// again. Where the machine cannot keep the times, it runs packets as fast as
+	// it can, in calls of at most one batch; [LiveStats.LimitedBy] then is not
+	// [LimitRate]. Times excludes Rate, and more than one of CPUs (EINVAL).
 	Times []time.Duration
 	// Speed is how many times faster than Times the packets run. 0 means 1.
 	Speed float64
@@ -169,7 +172,8 @@ type LiveStats struct {
 	Frames    int64 `json:"frames"`
 	Uncertain int64 `json:"uncertain"`
 	// Missed is how many of the frames that were due at the Rate, up to the last
-	// one that ran, could not run in time.
+	// one that ran, could not run in time. It is 0 without a Rate: with Times,
+	// late packets run.
 	Missed int64 `json:"missed"`
 	// Bytes is how many bytes the frames had before the program ran, without
 	// metadata.
@@ -291,7 +295,7 @@ type LiveLimit uint8
 
 const (
 	LimitCPU        LiveLimit = iota // the kernel's work on each frame
-	LimitRate                        // the request's Rate, of which at most 1 % was missed, or its Times
+	LimitRate                        // the request's Rate, of which at most 1 % was missed, or its Times, if the last frame was at most 100 ms late
 	LimitDispatcher                  // the XDP dispatcher, in which calls waited for more than 5 % of the time
 )
 

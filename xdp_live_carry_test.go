@@ -439,6 +439,54 @@ func TestLiveTimes(t *testing.T) {
 	}
 }
 
+// TestLiveTimesLate has times that no machine can keep, and times that are all the
+// same: every packet runs, in order, and none is missed.
+func TestLiveTimesLate(t *testing.T) {
+	const packets = 100
+	for _, c := range []struct {
+		apart  time.Duration
+		speed  float64
+		frames int64
+		kept   bool
+	}{{time.Second, 1e9, many() / 2, false}, {0, 0, 2*packets + 7, true}} {
+		frames := c.frames
+		times := make([]time.Duration, packets)
+		for i := range times {
+			times[i] = time.Duration(i) * c.apart
+		}
+		prog, seen := orderly(t, packets)
+		stats, err := Live{Packets: numberedCapture(packets), Times: times, Speed: c.speed, Frames: frames}.Run(soon(t), prog)
+		needLiveCarrier(t, err)
+		if ran, wrong := seen(); ran != frames || wrong != 0 || stats.Frames != frames || stats.Missed != 0 {
+			t.Errorf("%v apart: %d frames, %d of them not in order; %+v", c.apart, ran, wrong, stats)
+		}
+		if !c.kept && stats.LimitedBy == LimitRate {
+			t.Errorf("%v apart: %d frames in %v, limited by %v", c.apart, frames, stats.Wall, stats.LimitedBy)
+		}
+		if batch := int64(defaultBatchSize); stats.Calls < frames/batch {
+			t.Errorf("%v apart: %d calls, some of more than a batch", c.apart, stats.Calls)
+		}
+	}
+}
+
+// TestLiveTimesAfterHoldUp has a worker begin 100 minutes late: what is due runs
+// at once, and what comes later does not.
+func TestLiveTimesAfterHoldUp(t *testing.T) {
+	live := Live{Packets: capture(4), Times: []time.Duration{0, time.Hour, 2 * time.Hour, 3 * time.Hour}}
+	for speed, want := range map[float64]int64{0: 2, 2: 5, 4: 9, 0.5: 1} {
+		live.Speed = speed
+		r := newLiveRun(&live, context.Background(), nil)
+		r.start = time.Now().Add(-100 * time.Minute)
+		s := newPacer(r.workers[0]).(*schedule)
+		if n := s.wait(0); n != want {
+			t.Errorf("speed %g: %d frames run at once, want %d", speed, n, want)
+		}
+		if stats := r.stats(0); stats.Missed != 0 || stats.LimitedBy == LimitRate {
+			t.Errorf("speed %g: %+v", speed, stats)
+		}
+	}
+}
+
 // TestLivePacketsRefusals refuses what cannot run before the first frame.
 func TestLivePacketsRefusals(t *testing.T) {
 	two := [][]byte{frame(64), frame(65)}

@@ -294,7 +294,7 @@ func (r *liveRun) stats(wall time.Duration) LiveStats {
 	s.setSums(all)
 	s.Wall = wall
 	switch {
-	case r.Rate > 0 && s.Missed <= s.Frames/100, r.Times != nil:
+	case r.Rate > 0 && s.Missed <= s.Frames/100, r.Times != nil && r.workers[0].late.Load() <= int64(makeUp):
 		s.LimitedBy = LimitRate
 	case waited > all.Wall/20, r.Rate > 0 && r.holdErr != nil:
 		s.LimitedBy = LimitDispatcher
@@ -326,6 +326,7 @@ type liveWorker struct {
 	nanos                                     atomic.Int64 // the kernel's time on frames
 	waited                                    atomic.Int64 // ns that calls waited for the dispatcher
 	wall                                      atomic.Int64 // from the start of the run to the last call's end
+	late                                      atomic.Int64 // ns by which the last call was behind Times
 	sleeps                                    int64        // last result of sleeps
 	slot                                      carrier.Slot // set if there is a carrier
 	ran                                       int64        // frames that have run, by the slot

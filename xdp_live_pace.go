@@ -156,7 +156,8 @@ func (p *pace) learn(late time.Duration) {
 // over gives up the frames that are due.
 func (p *pace) over() { p.giveUp(p.last, p.perCall) }
 
-// schedule runs frames at the Times of the request. A late frame runs at once.
+// schedule runs frames at the Times of the request. A late frame runs at once, and
+// none is given up.
 type schedule struct {
 	*pace
 	first int64 // number of the next frame
@@ -179,6 +180,7 @@ func (s *schedule) wait(int64) int64 {
 		most = 1 // calls of one frame never wait for the dispatcher
 	}
 	now := time.Since(r.start)
+	s.worker.late.Store(int64(now - s.due(s.first)))
 	return max(1, int64(sort.Search(int(most), func(i int) bool { return s.due(s.first+int64(i)) > now })))
 }
 
