@@ -276,6 +276,9 @@ func TestCarrierKilled(t *testing.T) {
 	}
 	for _, what := range []string{carryingBatch, carryingWorkers, carryingLive, carryingVerdicts} {
 		t.Run(what, func(t *testing.T) {
+			if what == carryingBatch || what == carryingWorkers {
+				skipEmulated(t)
+			}
 			o := loadLive(t, "xdp_drop")
 			needCarrierOf(t, o)
 			for i := range kills {

@@ -148,12 +148,15 @@ func TestBatchRedirects(t *testing.T) {
 	full, empty := load(t, "xdp", "xdp_redirect_map"), load(t, "xdp", "xdp_redirect_map")
 	set(t, full, "devmap", 0, uint32(1))
 	plain := load(t, "xdp", "xdp_redirect")
-	for name, prog := range map[string]*ebpf.Program{
-		"device map": full.Program, "empty device map": empty.Program, "no such interface": plain.Program,
-	} {
-		want, err := XDP{Packet: frame(64)}.Run(prog)
+	programs := map[string]*ebpf.Program{"device map": full.Program, "empty device map": empty.Program, "no such interface": plain.Program}
+	alone := make(map[string]XDPAction)
+	for name, prog := range programs {
+		res, err := XDP{Packet: frame(64)}.Run(prog)
 		need(t, err)
-		wantCarried(t, name, prog, func(int) XDPAction { return want.Action })
+		alone[name] = res.Action
+	}
+	for name, prog := range programs {
+		wantCarried(t, name, prog, func(int) XDPAction { return alone[name] })
 	}
 	wantCarried(t, "forgetful", forgetful(t, 1), func(n int) XDPAction {
 		if n%4 == 2 {
@@ -234,8 +237,17 @@ func TestBatchInterfaces(t *testing.T) {
 	}
 }
 
+// skipEmulated skips a test that runs programs while carriers are made: see withPause.
+func skipEmulated(t *testing.T) {
+	t.Helper()
+	if emulated {
+		t.Skip("QEMU may run stale code while others change the dispatcher")
+	}
+}
+
 // TestBatchWithinBatch runs a batch for inputs of another, on the same program.
 func TestBatchWithinBatch(t *testing.T) {
+	skipEmulated(t)
 	o := load(t, "xdp", "xdp_filter")
 	packet := udp4(somewhere, 7, make([]byte, 60)...)
 	n := 0
@@ -266,6 +278,7 @@ func TestBatchWithinBatch(t *testing.T) {
 // TestBatchesAtOnce has goroutines run batches on one program at the same time, and
 // over the same iterator.
 func TestBatchesAtOnce(t *testing.T) {
+	skipEmulated(t)
 	o := load(t, "xdp", "xdp_count")
 	set(t, o, "verdict", 0, uint32(XDPPass))
 	const inputs = 20_000
