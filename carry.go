@@ -285,6 +285,9 @@ type heldCarrier struct {
 }
 
 func newHeldCarrier(prog *ebpf.Program, options carrier.Options) *heldCarrier {
+	if err := carriable("Batch", prog); err != nil {
+		return &heldCarrier{err: err}
+	}
 	c, err := carrier.New(prog, options)
 	if err != nil {
 		return &heldCarrier{err: carrierError("Batch", "", err)}

@@ -48,9 +48,13 @@ type Exchange struct {
 //
 // Put returns an error if no run is under way (EINVAL), or if prog does not fit the
 // first program of a run: they must agree on BPF_F_XDP_HAS_FRAGS and on the attach
-// type, 0 or BPF_XDP. The caller may close prog after Put.
+// type, 0 or BPF_XDP. It replaces no program of that run then, and maybe those of
+// others. The caller may close prog after Put.
 func (x *Exchange) Put(prog *ebpf.Program) error {
 	if _, err := xdpTypes.descriptor("Exchange", prog); err != nil {
+		return err
+	}
+	if err := carriable("Exchange", prog); err != nil {
 		return err
 	}
 	x.mu.Lock()
@@ -63,6 +67,16 @@ func (x *Exchange) Put(prog *ebpf.Program) error {
 			return &Error{Request: "Exchange", Rule: "the program does not fit the first program of the run: both must have the same attach type, and both or neither BPF_F_XDP_HAS_FRAGS",
 				Err: errnoOf(err)}
 		}
+	}
+	return nil
+}
+
+// carriable returns an error if the kernel refuses every request to run the program. A
+// carrier must not run it either: without its device, such a program could read what is
+// not there, and some kernels have no check for that.
+func carriable(request string, prog *ebpf.Program) error {
+	if neverRuns(prog) {
+		return refuse(request, "", "", neverRunsText, syscall.EINVAL)
 	}
 	return nil
 }

@@ -389,10 +389,42 @@ func TestLiveExchange(t *testing.T) {
 	if all := liveCount(t, first); at == 0 || all > at+1 || stats.Frames != all+liveCount(t, second) || stats.Uncertain != 0 {
 		t.Errorf("%d frames before, %d in all; then %d; %+v", at, all, liveCount(t, second), stats)
 	}
-	frags := load(t, "xdp_frags", "xdp_frags_pass")
-	x.enter(nil)
-	x.leave(nil)
-	wantError(t, x.Put(frags.Program), "progrun: Exchange: no run is under way: invalid argument", unix.EINVAL, RanNo)
+	wantError(t, x.Put(second.Program), "progrun: Exchange: no run is under way: invalid argument", unix.EINVAL, RanNo)
+}
+
+// TestExchangeRefusals has a run go on with its program if another one does not fit.
+func TestExchangeRefusals(t *testing.T) {
+	o := loadLive(t, "xdp_drop")
+	closed := assemble(t, ebpf.AttachXDP, nothingInsns())
+	closed.Close()
+	tc, frags := load(t, "tc", "tc_mark"), load(t, "xdp_frags", "xdp_frags_pass")
+	devmap, cpumap := assemble(t, ebpf.AttachXDPDevMap, nothingInsns()), assemble(t, ebpf.AttachXDPCPUMap, nothingInsns())
+	var x Exchange
+	ctx, cancel := context.WithCancel(soon(t))
+	stats, err := Live{Packets: capture(3), Exchange: &x, Rate: 1000, ProgressInterval: time.Millisecond, Progress: func(s LiveStats) {
+		if s.Frames == 0 || ctx.Err() != nil {
+			return
+		}
+		for _, c := range []struct {
+			prog *ebpf.Program
+			text string
+			is   error
+		}{
+			{nil, "progrun: Exchange: the program is nil", unix.EINVAL},
+			{closed, "progrun: Exchange: the program is closed", unix.EBADF},
+			{tc.Program, "progrun: Exchange: runs XDP programs, not SchedCLS", unix.EINVAL},
+			{frags.Program, "progrun: Exchange: the program does not go with the one that runs", unix.EINVAL},
+			{devmap, "progrun: Exchange: " + neverRunsText, unix.EINVAL},
+			{cpumap, "progrun: Exchange: " + neverRunsText, unix.EINVAL},
+		} {
+			wantError(t, x.Put(c.prog), c.text, c.is, RanNo)
+		}
+		cancel()
+	}}.Run(ctx, o.Program)
+	needLiveCarrier(t, err)
+	if n := liveCount(t, o); n == 0 || stats.Frames != n || stats.Verdicts.Drop != n {
+		t.Errorf("the program ran %d times; %+v", n, stats)
+	}
 }
 
 // TestLiveTimes runs packets at their times.

@@ -1,6 +1,7 @@
 package progrun
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // assemble loads an XDP program.
@@ -302,5 +304,49 @@ func TestBatchesAtOnce(t *testing.T) {
 	all.Wait()
 	if ran := liveCount(t, o); ran != 3*inputs {
 		t.Errorf("the program ran %d times, want %d", ran, 3*inputs)
+	}
+}
+
+// TestBatchOfDevmapProgram has every input fail as in a single run: no carrier runs what
+// the kernel refuses to run.
+func TestBatchOfDevmapProgram(t *testing.T) {
+	prog := assemble(t, ebpf.AttachXDPDevMap, nothingInsns())
+	if !neverRuns(prog) {
+		t.Skip("this kernel runs such programs")
+	}
+	var stats BatchStats
+	n := 0
+	opts := &BatchOptions{KeepGoing: true, Ahead: 600, Stats: &stats}
+	for _, err := range Batch(prog, Packets(XDP{NoOutput: true}, withPause(t, again(frame(64), 9000))), opts) {
+		n++
+		wantError(t, err, neverRunsText, unix.EINVAL, RanNo)
+	}
+	if n != 9000 || stats.Carried != 0 {
+		t.Errorf("%d results, %+v", n, stats)
+	}
+	wantError(t, stats.CarryErr, "progrun: Batch: "+neverRunsText, unix.EINVAL, RanNo)
+}
+
+// TestBatchCarriedAny has requests for any type be carried, of all sizes on both sides
+// of what can be.
+func TestBatchCarriedAny(t *testing.T) {
+	for _, workers := range []int{1, 2} {
+		o := load(t, "xdp", "xdp_grow_head")
+		var stats BatchStats
+		requests := func(yield func(Any) bool) {
+			for i := range 3 * xdpLinear {
+				if !yield(Any{Packet: bytes.Repeat([]byte{byte(i)}, 10+i), NoOutput: i%7 == 0}) {
+					return
+				}
+			}
+		}
+		for res, err := range Batch(o.Program, withPause(t, requests), &BatchOptions{KeepGoing: true, Ahead: 600, Workers: workers, Stats: &stats}) {
+			alone, aloneErr := res.Request.Run(o.Program)
+			got := res.Result
+			if !sameError(err, aloneErr) || got.Verdict != alone.Verdict || !bytes.Equal(got.Packet, alone.Packet) || got.Sight != alone.Sight {
+				t.Fatalf("input %d: %+v, %v, alone %+v, %v", res.Input, got, err, alone, aloneErr)
+			}
+		}
+		t.Logf("%d workers: %+v", workers, stats)
 	}
 }
