@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"sort"
 	"strconv"
 	"sync"
 	"syscall"
@@ -161,13 +162,15 @@ func TestLivePacketsWorkers(t *testing.T) {
 }
 
 // orderly is a program that finds out whether the frames that it sees are those of a
-// capture in order. Each packet has its number, from 0, at offset 20.
-func orderly(t testing.TB, packets int) (prog *ebpf.Program, seen func() (frames, wrong int64)) {
+// capture in order. Each packet has its number, from 0, at offset 20. Then it does
+// something to the frame, whose context is in R9.
+func orderly(t testing.TB, packets int, then ...asm.Instruction) (prog *ebpf.Program, seen func() (frames, wrong int64)) {
 	t.Helper()
 	state, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 24, MaxEntries: 1})
 	need(t, err)
 	t.Cleanup(func() { state.Close() })
 	prog = assemble(t, ebpf.AttachXDP, asm.Instructions{
+		asm.Mov.Reg(asm.R9, asm.R1),
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word), asm.LoadMem(asm.R3, asm.R1, 4, asm.Word),
 		asm.LoadMapValue(asm.R4, state.FD(), 0),
 		asm.LoadMem(asm.R5, asm.R4, 0, asm.DWord), asm.Add.Imm(asm.R5, 1), asm.StoreMem(asm.R4, 0, asm.R5, asm.DWord), // frames
@@ -176,6 +179,7 @@ func orderly(t testing.TB, packets int) (prog *ebpf.Program, seen func() (frames
 		asm.JEq.Reg(asm.R6, asm.R7, "right"),
 		asm.LoadMem(asm.R8, asm.R4, 16, asm.DWord), asm.Add.Imm(asm.R8, 1), asm.StoreMem(asm.R4, 16, asm.R8, asm.DWord), // wrong
 		asm.Add.Imm(asm.R6, 1).WithSymbol("right"), asm.Mod.Imm(asm.R6, int32(packets)), asm.StoreMem(asm.R4, 8, asm.R6, asm.DWord),
+	}, then, asm.Instructions{
 		asm.Mov.Imm(asm.R0, int32(XDPDrop)).WithSymbol("out"), asm.Return(),
 	})
 	return prog, func() (frames, wrong int64) {
@@ -574,5 +578,64 @@ func TestLiveCarrierEnds(t *testing.T) {
 	}
 	if n := carriers(t); n != before || !stats.Held {
 		t.Errorf("%d carriers are left, before %d; %+v", n, before, stats)
+	}
+}
+
+// TestLivePacketsMoved has programs move the ends of the frames: the next ones are those
+// of the capture all the same.
+func TestLivePacketsMoved(t *testing.T) {
+	move := func(helper asm.BuiltinFunc, by int32) asm.Instructions {
+		return asm.Instructions{asm.Mov.Reg(asm.R1, asm.R9), asm.Mov.Imm(asm.R2, by), helper.Call()}
+	}
+	const packets, frames = 50, 5000
+	for name, then := range map[string]asm.Instructions{
+		"head back":  move(asm.FnXdpAdjustHead, -100),
+		"head forth": move(asm.FnXdpAdjustHead, 9),
+		"tail back":  move(asm.FnXdpAdjustTail, -10),
+		"tail forth": move(asm.FnXdpAdjustTail, 40),
+		"metadata":   move(asm.FnXdpAdjustMeta, -16),
+		"all": slices.Concat(move(asm.FnXdpAdjustMeta, -16), move(asm.FnXdpAdjustHead, -60), move(asm.FnXdpAdjustTail, -20),
+			move(asm.FnXdpAdjustHead, 70), move(asm.FnXdpAdjustTail, 33), move(asm.FnXdpAdjustMeta, 8)),
+	} {
+		for _, metadata := range [][]byte{nil, {1, 2, 3, 4, 5, 6, 7, 8}} {
+			prog, seen := orderly(t, packets, then...)
+			stats, err := Live{Packets: numberedCapture(packets), Metadata: metadata, Frames: frames}.Run(soon(t), prog)
+			needLiveCarrier(t, err)
+			if ran, wrong := seen(); ran != frames || wrong != 0 || stats.Frames != frames || stats.Verdicts.Drop != frames {
+				t.Errorf("%s, %d bytes of metadata: %d frames, %d of them not in order; %+v", name, len(metadata), ran, wrong, stats)
+			}
+		}
+	}
+}
+
+// TestLivePacketsAtTheLimit runs captures with the smallest frames and the largest, with
+// as much metadata as there can be, and refuses what is one byte larger.
+func TestLivePacketsAtTheLimit(t *testing.T) {
+	for _, metadata := range []int{0, 4, 32, 216} {
+		prog, seen, _ := lengths(t, 300)
+		fits := func(n int) bool {
+			l := Live{Packet: frame(n), Metadata: make([]byte, metadata), Frames: 1}
+			return l.askKernel(prog) == nil
+		}
+		if !fits(64) {
+			t.Logf("this kernel does not take %d bytes of metadata", metadata)
+			continue
+		}
+		most := sort.Search(pageSize, func(n int) bool { return n > 64 && !fits(n) }) - 1
+		live := Live{Packets: [][]byte{frame(14), frame(most), frame(15), frame(most - 1), frame(14)}, Metadata: make([]byte, metadata), Frames: 300}
+		stats, err := live.Run(soon(t), prog)
+		needLiveCarrier(t, err)
+		for i, s := range seen() {
+			if want := len(live.Packets[i%len(live.Packets)]); s.length != want {
+				t.Fatalf("%d bytes of metadata, frame %d: %d bytes, want %d", metadata, i, s.length, want)
+			}
+		}
+		if stats.Frames != 300 || stats.Bytes != 60*int64(14+most+15+most-1+14) {
+			t.Errorf("%d bytes of metadata: %+v", metadata, stats)
+		}
+		t.Logf("%d bytes of metadata: frames of up to %d bytes", metadata, most)
+		live.Packets[3] = frame(most + 1)
+		_, err = live.Run(soon(t), prog)
+		wantError(t, err, "Live.Packets[3]: "+size(most+1)+": the packet is too large for a live frame: at most ", unix.EINVAL, RanNo)
 	}
 }
