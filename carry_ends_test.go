@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"regexp"
@@ -100,6 +101,23 @@ func wantGone(t testing.TB, objects map[bpfObject]bool) {
 	}
 }
 
+// wantFree wants nothing but the test to keep a program. It closes the program.
+func wantFree(t testing.TB, o *object) {
+	t.Helper()
+	id, err := programID(o.Program)
+	if err != nil {
+		return // it is closed
+	}
+	o.Program.Close()
+	program := bpfObject{"prog", id}
+	for deadline := time.Now().Add(10 * time.Second); program.exists(t); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Error("something keeps the program")
+			return
+		}
+	}
+}
+
 // openFiles counts what this process has open, by kind: programs, maps, links,
 // sockets and namespaces among them.
 func openFiles(t testing.TB) map[string]int {
@@ -165,6 +183,7 @@ func TestBatchLeavesNothing(t *testing.T) {
 					}()
 					<-done
 				})
+				wantFree(t, o)
 			})
 		}
 	}
@@ -254,6 +273,7 @@ func TestLiveLeavesNothing(t *testing.T) {
 				if live.Exchange != nil {
 					wantError(t, live.Exchange.Put(o.Program), "no run is under way", unix.EINVAL, RanNo)
 				}
+				wantFree(t, o)
 			})
 		}
 	}
@@ -354,7 +374,7 @@ func carryBatch(workers int) {
 		return
 	}
 	begin := time.Now()
-	for res, err := range Batch(prog, Packets(XDP{}, again(frame(64), 1<<40)), &BatchOptions{Ahead: 1024 * workers, Workers: workers}) {
+	for res, err := range Batch(prog, Packets(XDP{}, again(frame(64), math.MaxInt)), &BatchOptions{Ahead: 1024 * workers, Workers: workers}) {
 		if err != nil || res.Result.Action != XDPDrop || time.Since(begin) > time.Minute {
 			fmt.Println(res.Input, res.Result.Action, err)
 			return

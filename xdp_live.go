@@ -72,7 +72,8 @@ import (
 // A run with Packets sends a capture. One worker sends it in order, round after round.
 // Several workers send each packet as often as one would. Each takes one stretch of
 // the capture after another, and the stretches of different workers run at the same
-// time. Each frame is written anew, whatever its page held before.
+// time. Each frame is written anew, whatever its page held before. Frames that a Rate
+// misses leave no gap: the next frame to run is the next packet.
 //
 // Such a run puts a carrier in front of the program. This is an XDP program of the
 // run's own. It writes the frame, runs the program by a tail call, and counts the

@@ -581,6 +581,19 @@ func TestLiveCarrierEnds(t *testing.T) {
 	}
 }
 
+// TestLivePacketsMissed has a rate that no machine can keep: what is missed leaves no gap
+// in the capture.
+func TestLivePacketsMissed(t *testing.T) {
+	const packets = 100
+	prog, seen := orderly(t, packets)
+	frames := many() / 5
+	stats, err := Live{Packets: numberedCapture(packets), Rate: 1e9, Frames: frames}.Run(soon(t), prog)
+	needLiveCarrier(t, err)
+	if ran, wrong := seen(); ran != frames || wrong != 0 || stats.Frames != frames || stats.Missed == 0 || stats.LimitedBy == LimitRate {
+		t.Errorf("%d frames, %d of them not in order; %+v", ran, wrong, stats)
+	}
+}
+
 // TestLivePacketsMoved has programs move the ends of the frames: the next ones are those
 // of the capture all the same.
 func TestLivePacketsMoved(t *testing.T) {
