@@ -15,41 +15,56 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 )
 
-// readCapture reads a pcap or pcapng file as a whole.
+// readCapture reads a pcap or pcapng file as a whole, or standard input if the name
+// is "-".
 func readCapture(name string) (*load, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
+	f := os.Stdin
+	if name == "-" {
+		name = "standard input"
+	} else {
+		var err error
+		if f, err = os.Open(name); err != nil {
+			return nil, err
+		}
+		defer f.Close()
 	}
-	defer f.Close()
-	r := bufio.NewReader(f)
-	source, link, err := packetSource(r)
+	source, link, err := packetSource(bufio.NewReader(f))
 	if err != nil {
 		return nil, fmt.Errorf("%s: neither a pcap nor a pcapng file: %w", name, err)
 	}
 	if link != layers.LinkTypeEthernet {
-		return nil, fmt.Errorf("%s: link type %s: only Ethernet frames can be sent", name, link)
+		return nil, fmt.Errorf("%s: link type %s (%d): only Ethernet frames can be sent", name, link, link)
 	}
 	l := new(load)
-	var first time.Time
-	for {
-		packet, info, err := source.ReadPacketData()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: packet %d: %w", name, len(l.packets)+1, err)
-		}
-		if first.IsZero() {
-			first = info.Timestamp
-		}
-		l.packets = append(l.packets, packet)
-		l.times = append(l.times, info.Timestamp.Sub(first))
+	if err := l.read(source); err != nil {
+		return nil, fmt.Errorf("%s: packet %d: %w", name, len(l.packets)+1, err)
 	}
 	if len(l.packets) == 0 {
 		return nil, fmt.Errorf("%s holds no packets", name)
 	}
 	return l, nil
+}
+
+// read reads all packets. A packet that was captured before its predecessor follows
+// it at once.
+func (l *load) read(source gopacket.PacketDataSource) error {
+	var at time.Duration
+	var last time.Time
+	for {
+		packet, info, err := source.ReadPacketData()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if len(l.packets) > 0 {
+			at += max(0, info.Timestamp.Sub(last))
+		}
+		last = info.Timestamp
+		l.packets = append(l.packets, packet)
+		l.times = append(l.times, at)
+	}
 }
 
 func packetSource(r *bufio.Reader) (gopacket.PacketDataSource, layers.LinkType, error) {

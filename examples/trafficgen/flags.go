@@ -9,10 +9,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"net/netip"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -51,16 +47,33 @@ Out of an interface, 10,000 flows at a million frames a second:
 	trafficgen -i eth1 -dst-mac 02:00:00:00:00:02 -dst 192.0.2.7 -src-port 10000-19999 -rate 1M
 At 10 Gbit/s, for a minute, with a line of JSON each second:
 	trafficgen -i eth1 -dst-mac 02:00:00:00:00:02 -size 1514 -rate 10Gbit -duration 60 -json
-A capture, at twice the speed that it was taken with:
-	trafficgen -i veth0 -pcap traffic.pcap -speed 2
+A capture, once, at twice the speed that it was taken with:
+	trafficgen -i veth0 -pcap traffic.pcap -loops 1 -speed 2
 
-It needs root and Linux 5.18. The flags are:
+With -json, each line is an object. Counts are since the start, rates since the line before:
+	seconds            time since the start
+	frames             frames that were sent
+	uncertain          frames beyond these that may have been sent
+	missed             frames that were too late to be sent
+	received           frames at the far end of the command's own veth pair
+	lost               frames that got lost on the way, by reason
+	verdicts           frames by the verdict of the XDP program
+	left_out           packets of the capture that cannot be sent
+	frames_per_second
+	bits_per_second    from the Ethernet header on
+The last line has "total": true and mean rates, and these:
+	limited_by         what kept the run from being faster: CPU, rate or XDP dispatcher
+	held               whether the program stayed in the XDP dispatcher during the run
+	calls, batches     how many system calls sent the frames, in how many batches
+
+It needs root and Linux 5.18. The exit status is 1 if something failed or every frame was
+lost, and 2 if a flag is wrong. The flags are:
 `
 
 // parse reads the flags. If they ask for help, it prints that and returns
 // flag.ErrHelp.
 func parse(args []string, help io.Writer) (options, error) {
-	o := options{packet: packetOptions{
+	o := options{duration: 5 * time.Second, packet: packetOptions{
 		size: minSize, proto: "udp", vlan: -1,
 		src: addrRange{first: source, count: 1}, dst: addrRange{first: destination, count: 1},
 		srcPort: portRange{firstPort, ports}, dstPort: portRange{discard, 1},
@@ -68,22 +81,19 @@ func parse(args []string, help io.Writer) (options, error) {
 	fs := flag.NewFlagSet("trafficgen", flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // main prints the error, in one line
 	o.flags(fs)
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			fs.SetOutput(help)
-			fmt.Fprint(help, usage)
-			fs.PrintDefaults()
-		}
+	err := fs.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fs.SetOutput(help)
+		fmt.Fprint(help, usage)
+		fs.PrintDefaults()
+	}
+	if err != nil {
 		return o, err
 	}
-	o.packet.set = map[string]bool{}
-	fs.Visit(func(f *flag.Flag) { o.packet.set[f.Name] = true })
 	if fs.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
-	if !o.packet.set["size"] {
-		o.packet.size = max(minSize, o.packet.headers())
-	}
+	o.complete(fs)
 	return o, o.check()
 }
 
@@ -91,25 +101,21 @@ func (o *options) flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.iface, "i", "", "`interface` to send out of (default: a veth pair of the command's own)")
 	fs.StringVar(&o.netns, "netns", "", "network namespace of the interfaces: a `name` of ip-netns(8), or a path")
 	fs.StringVar(&o.redirect, "redirect", "", "`interface` that frames are redirected to; they then seem to come in on -i, or on loopback")
-	fs.StringVar(&o.pcap, "pcap", "", "send the packets of this pcap or pcapng `file`, in turn")
+	fs.StringVar(&o.pcap, "pcap", "", "send the packets of this pcap or pcapng `file`, in turn; -: of standard input")
 	fs.Float64Var(&o.speed, "speed", 0, "send the capture at its own times, this many `times` as fast; 0: not by its times")
 	value(fs, &o.loops, "loops", "`number` of times to send the capture; 0: until -duration or -frames", parseCount)
-	fs.Func("duration", "how long to send, such as 5 (seconds), 1m or 500ms; 0: until Ctrl-C (default 5s)", func(s string) (err error) {
-		o.duration, err = parseDuration(s)
-		return err
-	})
-	o.duration = 5 * time.Second
+	value(fs, &o.duration, "duration", "`time` to send, such as 5 (seconds), 1m or 500ms; 0: until Ctrl-C (default 5s, or 0 with -frames or -loops)", parseDuration)
 	value(fs, &o.frames, "frames", "`number` of frames to send, such as 10M; 0: as many as there is time for", parseCount)
-	value(fs, &o.rate, "rate", "frames a second over all CPUs, such as 1M or 1e6, or bits a second, such as 10Gbit; 0: as many as can be", parseRate)
+	value(fs, &o.rate, "rate", "`frames` a second over all CPUs, such as 1M or 1e6, or bits a second, such as 10Gbit; 0: as many as can be", parseRate)
 	fs.IntVar(&o.batch, "batch", 0, "`number` of frames that the kernel handles at a time, at most 256; 0: 64. A veth has room for 256, so large batches may lose some")
 	value(fs, &o.cpus, "cpus", "`list` of CPUs to send on, such as 0-3,6: a thread and a queue for each (default: one thread, on any)", parseCPUs)
 	fs.BoolVar(&o.json, "json", false, "print a JSON object each second, and one with the totals")
 	p := &o.packet
 	fs.IntVar(&p.size, "size", p.size, "`bytes` of a frame, from its Ethernet header on; more by default where the headers need it")
-	value(fs, &p.srcMAC, "src-mac", "source MAC `address` (default: that of the interface)", net.ParseMAC)
-	value(fs, &p.dstMAC, "dst-mac", "destination MAC `address`", net.ParseMAC)
-	value(fs, &p.src, "src", "source `address`, IPv4 or IPv6: one, a prefix or a range, such as 10.0.0.1-10.0.0.9 (default "+source.String()+")", parseAddrRange)
-	value(fs, &p.dst, "dst", "destination `address`, likewise (default "+destination.String()+")", parseAddrRange)
+	value(fs, &p.srcMAC, "src-mac", "source MAC `address` (default: that of the interface)", parseMAC)
+	value(fs, &p.dstMAC, "dst-mac", "destination MAC `address`, which frames out of an existing interface need", parseMAC)
+	value(fs, &p.src, "src", fmt.Sprintf("source `address`, IPv4 or IPv6: one, a prefix or a range, such as 10.0.0.1-10.0.0.9 (default %v or %v)", source, source6), parseAddrRange)
+	value(fs, &p.dst, "dst", fmt.Sprintf("destination `address`, likewise (default %v or %v)", destination, destination6), parseAddrRange)
 	fs.StringVar(&p.proto, "proto", p.proto, "`protocol`, udp or tcp (a SYN)")
 	value(fs, &p.srcPort, "src-port", "source `port` or range of ports (default 49152-65535)", parsePortRange)
 	value(fs, &p.dstPort, "dst-port", "destination `port` or range of ports (default 9)", parsePortRange)
@@ -122,6 +128,25 @@ func value[T any](fs *flag.FlagSet, to *T, name, usage string, parse func(string
 		*to, err = parse(s)
 		return err
 	})
+}
+
+// complete chooses what depends on other flags, where it is left open.
+func (o *options) complete(fs *flag.FlagSet) {
+	p := &o.packet
+	p.set = map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { p.set[f.Name] = true })
+	if !p.set["duration"] && (o.frames > 0 || o.loops > 0) {
+		o.duration = 0
+	}
+	if !p.set["src"] && p.dst.first.Is6() {
+		p.src.first = source6
+	}
+	if !p.set["dst"] && p.src.first.Is6() {
+		p.dst.first = destination6
+	}
+	if !p.set["size"] {
+		p.size = max(minSize, p.headers())
+	}
 }
 
 // check rejects flags that contradict each other.
@@ -148,7 +173,7 @@ func (o *options) check() error {
 		return o.packet.unused()
 	}
 	if o.iface+o.redirect != "" && o.packet.dstMAC == nil {
-		return errors.New("-dst-mac is missing: it is the address of the receiver")
+		return errors.New("-dst-mac is missing: the MAC address of who is to receive the frames, or ff:ff:ff:ff:ff:ff for all")
 	}
 	return o.packet.check()
 }
@@ -167,175 +192,12 @@ func (p *packetOptions) check() error {
 	switch {
 	case p.proto != "udp" && p.proto != "tcp":
 		return fmt.Errorf("-proto is udp or tcp, not %q", p.proto)
-	case p.src.first.Is4() != p.dst.first.Is4() && p.set["src"] && p.set["dst"]:
-		return fmt.Errorf("-src %v and -dst %v are of different families", p.src.first, p.dst.first)
 	case p.src.first.Is4() != p.dst.first.Is4():
-		return errors.New("with IPv6 addresses, both -src and -dst must be given")
+		return fmt.Errorf("-src %v and -dst %v are of different families", p.src.first, p.dst.first)
 	case p.vlan < -1 || p.vlan > 4094:
 		return fmt.Errorf("a VLAN id is at most 4094, not %d", p.vlan)
 	case p.size < max(minSize, p.headers()):
 		return fmt.Errorf("a frame of %d bytes is too small: the least is %d", p.size, max(minSize, p.headers()))
 	}
 	return nil
-}
-
-// rate is a number of frames or bits a second.
-type rate struct {
-	frames int64
-	bits   float64
-}
-
-// of returns the rate in frames a second, for frames of a size in bytes.
-func (r rate) of(size float64) int {
-	if r.bits > 0 {
-		return int(max(1, math.Round(r.bits/(8*size))))
-	}
-	return int(r.frames)
-}
-
-func parseRate(s string) (rate, error) {
-	number, isBits := strings.CutSuffix(strings.ToLower(s), "bit")
-	if !isBits {
-		number, isBits = strings.CutSuffix(strings.ToLower(s), "bps")
-	}
-	if !isBits {
-		n, err := parseCount(s)
-		if err == nil && n > 1e9 {
-			err = fmt.Errorf("%s is more than 1,000,000,000 frames a second", s)
-		}
-		return rate{frames: n}, err
-	}
-	bits, err := parseNumber(number)
-	if err == nil && bits <= 0 {
-		err = fmt.Errorf("%s must be more than 0", s)
-	}
-	return rate{bits: bits}, err
-}
-
-// parseNumber parses a number as people write it: 1000000, 1e6, 1M, 1.5G.
-func parseNumber(s string) (float64, error) {
-	digits, factor := strings.TrimSpace(s), 1.0
-	if n := len(digits); n > 0 {
-		if i := strings.IndexByte("kmgt", digits[n-1]|0x20); i >= 0 {
-			digits, factor = digits[:n-1], math.Pow(1000, float64(i+1))
-		}
-	}
-	x, err := strconv.ParseFloat(strings.ReplaceAll(digits, ",", ""), 64)
-	if err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
-		return 0, fmt.Errorf("%q is not a number such as 1000000, 1e6 or 1M", s)
-	}
-	return x * factor, nil
-}
-
-// parseCount parses a whole number that is not negative.
-func parseCount(s string) (int64, error) {
-	x, err := parseNumber(s)
-	switch {
-	case err != nil:
-		return 0, err
-	case x < 0:
-		return 0, fmt.Errorf("%s is negative", s)
-	case x != math.Trunc(x) || x >= 1<<63:
-		return 0, fmt.Errorf("%s is not a whole number", s)
-	}
-	return int64(x), nil
-}
-
-// parseDuration parses a duration, in seconds if it has no unit.
-func parseDuration(s string) (time.Duration, error) {
-	if seconds, err := strconv.ParseFloat(s, 64); err == nil && math.Abs(seconds) < 1e9 {
-		return time.Duration(seconds * float64(time.Second)), nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		return 0, fmt.Errorf("%q is not a duration such as 5, 1m or 500ms", s)
-	}
-	return d, nil
-}
-
-// parseCPUs parses a list of CPUs and ranges of CPUs, such as 0-3,6.
-func parseCPUs(list string) ([]int, error) {
-	var cpus []int
-	for part := range strings.SplitSeq(list, ",") {
-		low, high, isRange := strings.Cut(strings.TrimSpace(part), "-")
-		first, err := strconv.ParseUint(low, 10, 16)
-		last := first
-		if err == nil && isRange {
-			last, err = strconv.ParseUint(high, 10, 16)
-		}
-		if err != nil || last < first {
-			return nil, fmt.Errorf("%q is neither a CPU nor a range of CPUs such as 0-3", part)
-		}
-		for cpu := int(first); cpu <= int(last); cpu++ {
-			if slices.Contains(cpus, cpu) {
-				return nil, fmt.Errorf("CPU %d is listed twice", cpu)
-			}
-			cpus = append(cpus, cpu)
-		}
-	}
-	return cpus, nil
-}
-
-// addrRange is a range of consecutive addresses.
-type addrRange struct {
-	first netip.Addr
-	count uint32
-}
-
-// parseAddrRange parses an address, a prefix, or a range of addresses that differ at
-// most in the last 32 bits.
-func parseAddrRange(s string) (addrRange, error) {
-	low, high, isRange := strings.Cut(s, "-")
-	if prefix, err := netip.ParsePrefix(s); err == nil {
-		return prefixRange(prefix)
-	}
-	first, err := netip.ParseAddr(low)
-	last := first
-	if err == nil && isRange {
-		last, err = netip.ParseAddr(high)
-	}
-	if err != nil || first.Zone() != "" || first.Is4In6() {
-		return addrRange{}, fmt.Errorf("%q is neither an address nor a range such as 10.0.0.1-10.0.0.9 or 10.0.0.0/24", s)
-	}
-	if first.BitLen() != last.BitLen() || last.Less(first) || high32(first) != high32(last) || low32(last)-low32(first) == math.MaxUint32 {
-		return addrRange{}, fmt.Errorf("%q is not a range of less than 2^32 addresses that differ in their last 32 bits", s)
-	}
-	return addrRange{first, low32(last) - low32(first) + 1}, nil
-}
-
-func prefixRange(p netip.Prefix) (addrRange, error) {
-	host := p.Addr().BitLen() - p.Bits()
-	if host > 31 {
-		return addrRange{}, fmt.Errorf("%v has more than 2^31 addresses", p)
-	}
-	return addrRange{p.Masked().Addr(), 1 << host}, nil
-}
-
-// low32 returns the last 32 bits of an address.
-func low32(a netip.Addr) uint32 {
-	b := a.AsSlice()
-	b = b[len(b)-4:]
-	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-}
-
-// high32 returns all but the last 32 bits.
-func high32(a netip.Addr) string {
-	b := a.AsSlice()
-	return string(b[:len(b)-4])
-}
-
-// portRange is a range of consecutive ports.
-type portRange struct{ first, count uint32 }
-
-func parsePortRange(s string) (portRange, error) {
-	low, high, isRange := strings.Cut(s, "-")
-	first, err := strconv.ParseUint(strings.TrimSpace(low), 10, 16)
-	last := first
-	if err == nil && isRange {
-		last, err = strconv.ParseUint(strings.TrimSpace(high), 10, 16)
-	}
-	if err != nil || last < first {
-		return portRange{}, fmt.Errorf("%q is neither a port nor a range of ports such as 1024-2047", s)
-	}
-	return portRange{uint32(first), uint32(last - first + 1)}, nil
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 )
 
@@ -12,6 +13,15 @@ type load struct {
 
 	packets [][]byte
 	times   []time.Duration // times of the packets, since the first one
+
+	leftOut int // packets of the capture that cannot be sent
+	limit   limit
+}
+
+// limit is the size of the largest frame that can be sent.
+type limit struct {
+	bytes int
+	by    string // what larger frames do not fit
 }
 
 // load makes the packet that the flags ask for, or reads the capture.
@@ -29,6 +39,31 @@ func (o *options) load(p path) (*load, error) {
 	}
 	t, err := newTemplate(&packet)
 	return &load{template: t}, err
+}
+
+// fit leaves out the packets of a capture that cannot be sent. It returns an error if
+// nothing is left.
+func (l *load) fit(most limit) error {
+	l.limit = most
+	if t := l.template; t != nil {
+		if len(t.frame) > most.bytes {
+			return fmt.Errorf("a frame of %d bytes does not fit %s: at most %d bytes", len(t.frame), most.by, most.bytes)
+		}
+		return nil
+	}
+	kept := 0
+	for i, p := range l.packets {
+		if len(p) >= ethernetHeader && len(p) <= most.bytes {
+			l.packets[kept], l.times[kept] = p, l.times[i]
+			kept++
+		}
+	}
+	l.leftOut = len(l.packets) - kept
+	l.packets, l.times = l.packets[:kept], l.times[:kept]
+	if kept == 0 {
+		return fmt.Errorf("none of the %d packets can be sent: they are shorter than an Ethernet header, or do not fit %s: at most %d bytes", l.leftOut, most.by, most.bytes)
+	}
+	return nil
 }
 
 // all returns the packets.

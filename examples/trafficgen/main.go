@@ -70,15 +70,15 @@ func run(ctx context.Context, o options, out io.Writer, terminal bool) (err erro
 	if err != nil {
 		return err
 	}
-	if err := p.lookAhead(load.largest()); err != nil {
-		return err
-	}
 	progs, err := loadPrograms(load, p)
 	if err != nil {
 		return permission(err)
 	}
 	defer progs.close()
 	s := sender{options: o, load: load, path: p, programs: progs}
+	if err := load.fit(s.limit()); err != nil {
+		return err
+	}
 	if err := s.rehearse(); err != nil {
 		return permission(err)
 	}

@@ -16,10 +16,12 @@ const (
 	minSize        = 60 // smallest Ethernet frame, without the 4 bytes that end it on a real wire
 )
 
-// The default addresses, from the range for benchmarks (RFC 2544).
+// The default addresses, from the ranges for benchmarks (RFC 2544, RFC 5180).
 var (
-	source      = netip.MustParseAddr("198.18.0.1")
-	destination = netip.MustParseAddr("198.19.0.1")
+	source       = netip.MustParseAddr("198.18.0.1")
+	destination  = netip.MustParseAddr("198.19.0.1")
+	source6      = netip.MustParseAddr("2001:2::1")
+	destination6 = netip.MustParseAddr("2001:2:0:8000::1")
 )
 
 const (

@@ -146,7 +146,7 @@ func (p *programs) lost() map[string]int64 {
 func lossReason(errno syscall.Errno) string {
 	switch {
 	case errno == 0:
-		return "the ring of the target was full"
+		return "the ring of the target was full, or the far end takes smaller frames only"
 	case errors.Is(errno, syscall.ENETDOWN):
 		return "the target is down"
 	case errors.Is(errno, syscall.EMSGSIZE):

@@ -20,12 +20,13 @@ import (
 type report struct {
 	*sender
 	out      io.Writer
-	terminal bool
+	terminal bool // whether out is one
 	last     progrun.LiveStats
 	open     bool // whether the next line overwrites the present one
 }
 
-// line is a line of -json. If Total is set, it has the totals of the run.
+// line is a line of -json, as the usage describes it. If Total is set, it has the
+// totals of the run.
 type line struct {
 	Total    bool             `json:"total,omitempty"`
 	Seconds  float64          `json:"seconds"`            // since the start
@@ -35,6 +36,7 @@ type line struct {
 	Received *int64           `json:"received,omitempty"` // at the far end of the command's own wire
 	Lost     map[string]int64 `json:"lost"`               // by reason
 	Verdicts map[string]int64 `json:"verdicts"`           // frames, by what the program said of them
+	LeftOut  int              `json:"left_out,omitempty"` // packets of the capture
 	FPS      float64          `json:"frames_per_second"`  // since the last line; of the totals, the mean
 	BPS      float64          `json:"bits_per_second"`    // likewise, of frames from their Ethernet header on
 	Limit    string           `json:"limited_by,omitempty"`
@@ -54,13 +56,17 @@ func isTerminal(f *os.File) bool {
 
 // begin prints what is sent.
 func (r *report) begin() {
-	if r.json {
+	l := r.load
+	switch {
+	case r.json:
 		return
-	}
-	if l := r.load; l.template != nil {
+	case l.template != nil:
 		fmt.Fprintf(r.out, "frames of %d bytes, %d flows, %v\n", l.largest(), l.flows(), r.path)
-	} else {
+	default:
 		fmt.Fprintf(r.out, "%d packets of %s, %v\n", len(l.packets), r.pcap, r.path)
+	}
+	if l.leftOut > 0 {
+		fmt.Fprintf(r.out, "%d more are left out: they are shorter than an Ethernet header, or do not fit %s: at most %d bytes\n", l.leftOut, l.limit.by, l.limit.bytes)
 	}
 }
 
@@ -74,7 +80,7 @@ func (r *report) own() bool {
 func (r *report) line(s progrun.LiveStats) line {
 	l := line{
 		Seconds: s.Wall.Seconds(), Frames: s.Frames, Doubtful: s.Uncertain, Missed: s.Missed,
-		Lost: r.programs.lost(), Verdicts: verdicts(s.Verdicts),
+		Lost: r.programs.lost(), Verdicts: verdicts(s.Verdicts), LeftOut: r.load.leftOut,
 	}
 	if r.own() {
 		n := sum(r.programs.Received, 0)
@@ -96,16 +102,33 @@ func (r *report) progress(s progrun.LiveStats) {
 		r.print(l)
 		return
 	}
-	start, end := "", "\n"
-	if r.terminal {
-		start, end, r.open = "\r\x1b[K", "", true
+	if !r.terminal {
+		fmt.Fprintln(r.out, l)
+		return
 	}
-	received := ""
+	r.open = true
+	fmt.Fprintf(r.out, "\r\x1b[K%.*s", r.columns()-1, l)
+}
+
+// String returns the progress for people, in the order of what they miss most where
+// the line is cut.
+func (l line) String() string {
+	text := fmt.Sprintf("%5.1f s  %.0f frames/s  %s  %d lost  %d sent", l.Seconds, l.FPS, bits(l.BPS), total(l.Lost), l.Frames)
 	if l.Received != nil {
-		received = fmt.Sprintf("  %d received", *l.Received)
+		text += fmt.Sprintf("  %d received", *l.Received)
 	}
-	fmt.Fprintf(r.out, "%s%5.1f s  %d sent%s  %d lost  %s  %.0f frames/s  %s%s", start, l.Seconds, l.Frames, received, total(l.Lost),
-		list(l.Verdicts), l.FPS, bits(l.BPS), end)
+	return text + "  " + list(l.Verdicts)
+}
+
+// columns returns the width of the terminal. A line that is wider could not be
+// overwritten.
+func (r *report) columns() int {
+	if f, ok := r.out.(*os.File); ok {
+		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+			return int(size.Col)
+		}
+	}
+	return 80
 }
 
 // print writes an object as a line.
@@ -113,8 +136,8 @@ func (r *report) print(l line) {
 	_ = json.NewEncoder(r.out).Encode(l)
 }
 
-// totals prints the outcome of the run.
-func (r *report) totals(s progrun.LiveStats) {
+// totals prints the outcome of the run. It returns an error if every frame was lost.
+func (r *report) totals(s progrun.LiveStats) error {
 	if r.own() {
 		r.programs.settled(s.Frames + s.Uncertain)
 	}
@@ -125,13 +148,22 @@ func (r *report) totals(s progrun.LiveStats) {
 	}
 	if r.json {
 		r.print(l)
-		return
+	} else {
+		r.end()
+		r.rows(l, s)
 	}
+	if s.Frames > 0 && total(l.Lost) >= s.Frames {
+		return fmt.Errorf("every frame was lost: %s", strings.Join(slices.Sorted(maps.Keys(l.Lost)), "; "))
+	}
+	return nil
+}
+
+// end ends the progress.
+func (r *report) end() {
 	if r.open {
 		fmt.Fprintln(r.out)
 	}
 	fmt.Fprintln(r.out)
-	r.rows(l, s)
 }
 
 // rows prints the totals for people.

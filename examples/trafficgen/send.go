@@ -5,9 +5,11 @@ package main
 import (
 	"context"
 	"errors"
+	"sort"
 
 	"github.com/cilium/ebpf"
 	"github.com/progrun/progrun"
+	"golang.org/x/sys/unix"
 )
 
 // sender has all that a run needs.
@@ -48,12 +50,28 @@ func (s *sender) program() *ebpf.Program {
 	return s.programs.Replay
 }
 
-// rehearse makes progrun check the request, and the kernel the size of its frames,
-// before anything is made for the run. It sends no frame, since its context has ended.
-func (s *sender) rehearse() error {
+// limit returns the size of the largest frame that can be sent and arrive.
+func (s *sender) limit() limit {
+	most := s.path.limit()
+	sendable := func(size int) bool {
+		return !errors.Is(dryRun(progrun.Live{Packet: make([]byte, size)}, s.programs.Replay), unix.EINVAL)
+	}
+	if sendable(most.bytes) {
+		return most
+	}
+	over := sort.Search(most.bytes, func(size int) bool { return size >= ethernetHeader && !sendable(size) })
+	return limit{over - 1, "the page of a live frame"}
+}
+
+// rehearse makes progrun check the request, before anything is made for the run.
+func (s *sender) rehearse() error { return dryRun(s.live(), s.program()) }
+
+// dryRun makes progrun and the kernel check a request. No frame is sent, since the
+// context has ended.
+func dryRun(live progrun.Live, prog *ebpf.Program) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err := s.live().Run(ctx, s.program())
+	_, err := live.Run(ctx, prog)
 	if ended(err) {
 		return nil
 	}
@@ -75,8 +93,7 @@ func (s *sender) send(ctx context.Context, r *report) error {
 	if err != nil && !ended(err) {
 		return err
 	}
-	r.totals(stats)
-	return nil
+	return r.totals(stats)
 }
 
 // ended reports whether an error only says that the context has ended.

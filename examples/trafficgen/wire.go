@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 )
 
 // wire is a veth pair between two network namespaces. These have no names, and exist
@@ -43,7 +41,10 @@ var (
 	farMAC  = net.HardwareAddr{0x02, 0, 0, 0, 0, 2}
 )
 
-func (w *wire) lookAhead(int) error { return nil }
+// limit returns what fits the largest MTU.
+func (w *wire) limit() limit {
+	return limit{largestMTU + ethernetHeader + vlanTag, "the veth pair"}
+}
 
 func (w *wire) namespace() int { return int(w.near.ns.Fd()) }
 
@@ -89,23 +90,14 @@ func (w *wire) addPair(queues, mtu int) error {
 	return w.near.up(nearName)
 }
 
-// mtu returns the MTU of an interface for frames of a size, at most the largest to
-// which an XDP program can be attached. The kernel rejects larger frames.
-func mtu(size int) int {
-	const usual, most = 1500, 3400
-	return min(max(size-ethernetHeader, usual), most)
-}
+// largestMTU is the largest one with which an XDP program can be attached to a veth,
+// in round numbers.
+const largestMTU = 3400
 
-// newNetNS makes a network namespace, and returns its file.
-func newNetNS() (ns *os.File, err error) {
-	err = onThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("cannot make a network namespace: %w", err)
-		}
-		ns, err = os.Open("/proc/thread-self/ns/net")
-		return err
-	})
-	return ns, err
+// mtu returns the MTU of an interface for frames of a size.
+func mtu(size int) int {
+	const usual = 1500
+	return min(max(size-ethernetHeader, usual), largestMTU)
 }
 
 // up sets the interface of that name up, and remembers it. The interface has no ARP
@@ -126,15 +118,8 @@ func (e *end) up(name string) error {
 	return nil
 }
 
-// inside runs f on a thread in the namespace.
-func (e *end) inside(f func() error) error {
-	return onThread(func() error {
-		if err := unix.Setns(int(e.ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("cannot join a network namespace: %w", err)
-		}
-		return f()
-	})
-}
+// inside runs f on a thread in the end's namespace.
+func (e *end) inside(f func() error) error { return inNetNS(e.ns, f) }
 
 // attach makes the far end pass its frames to prog. A veth takes XDP frames only if
 // its peer has a native XDP program, or GRO. Otherwise they are lost without an error.
@@ -177,22 +162,4 @@ func remove(ifindex int) error {
 		return fmt.Errorf("cannot remove the veth pair: %w", err)
 	}
 	return nil
-}
-
-// onThread runs f on a thread of its own. f may change the thread, since it ends with
-// f. It is never the process's first thread: that one does not end, and /proc shows
-// its state as that of the process.
-func onThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked, so that the thread ends
-		if unix.Gettid() == unix.Getpid() {
-			err := onThread(f) // this thread is locked, so f gets another
-			runtime.UnlockOSThread()
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }
