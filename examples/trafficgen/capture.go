@@ -15,12 +15,14 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 )
 
+const standardInput = "standard input"
+
 // readCapture reads a pcap or pcapng file as a whole, or standard input if the name
 // is "-".
 func readCapture(name string) (*load, error) {
 	f := os.Stdin
 	if name == "-" {
-		name = "standard input"
+		name = standardInput
 	} else {
 		var err error
 		if f, err = os.Open(name); err != nil {
@@ -30,19 +32,27 @@ func readCapture(name string) (*load, error) {
 	}
 	source, link, err := packetSource(bufio.NewReader(f))
 	if err != nil {
-		return nil, fmt.Errorf("%s: neither a pcap nor a pcapng file: %w", name, err)
+		return nil, fmt.Errorf("%s: neither a pcap nor a pcapng file: %w", name, inWords(err))
 	}
 	if link != layers.LinkTypeEthernet {
 		return nil, fmt.Errorf("%s: link type %s (%d): only Ethernet frames can be sent", name, link, link)
 	}
 	l := new(load)
 	if err := l.read(source); err != nil {
-		return nil, fmt.Errorf("%s: packet %d: %w", name, len(l.packets)+1, err)
+		return nil, fmt.Errorf("%s: packet %d: %w", name, len(l.packets)+1, inWords(err))
 	}
 	if len(l.packets) == 0 {
 		return nil, fmt.Errorf("%s holds no packets", name)
 	}
 	return l, nil
+}
+
+// inWords says of a file that ends too early what EOF means.
+func inWords(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the file ends too early")
+	}
+	return err
 }
 
 // read reads all packets. A packet that was captured before its predecessor follows

@@ -23,7 +23,7 @@ func sendsXDPFrames(l netlink.Link) error {
 	if l.Type() == "veth" {
 		return fmt.Errorf("the peer of %s takes no XDP frames, and all would be lost: attach a native XDP program to it, if only one that passes all, or switch GRO on (ethtool -K %s gro on)", name, peerName(l))
 	}
-	return fmt.Errorf("the driver of %s (%s) sends no XDP frames, at least not while no XDP program is attached to it", name, l.Type())
+	return fmt.Errorf("the driver of %s sends no XDP frames, at least not while no XDP program is attached to it", name)
 }
 
 // peerName returns the name of a veth's peer as far as it is known.

@@ -107,11 +107,11 @@ func (o *options) flags(fs *flag.FlagSet) {
 	value(fs, &o.duration, "duration", "`time` to send, such as 5 (seconds), 1m or 500ms; 0: until Ctrl-C (default 5s, or 0 with -frames or -loops)", parseDuration)
 	value(fs, &o.frames, "frames", "`number` of frames to send, such as 10M; 0: as many as there is time for", parseCount)
 	value(fs, &o.rate, "rate", "`frames` a second over all CPUs, such as 1M or 1e6, or bits a second, such as 10Gbit; 0: as many as can be", parseRate)
-	fs.IntVar(&o.batch, "batch", 0, "`number` of frames that the kernel handles at a time, at most 256; 0: 64. A veth has room for 256, so large batches may lose some")
+	value(fs, &o.batch, "batch", "`number` of frames that the kernel handles at a time, at most 256; 0: 64. A veth has room for 256, so large batches may lose some", parseInt)
 	value(fs, &o.cpus, "cpus", "`list` of CPUs to send on, such as 0-3,6: a thread and a queue for each (default: one thread, on any)", parseCPUs)
 	fs.BoolVar(&o.json, "json", false, "print a JSON object each second, and one with the totals")
 	p := &o.packet
-	fs.IntVar(&p.size, "size", p.size, "`bytes` of a frame, from its Ethernet header on; more by default where the headers need it")
+	value(fs, &p.size, "size", "`bytes` of a frame, from its Ethernet header on (default 60, or what the headers need)", parseInt)
 	value(fs, &p.srcMAC, "src-mac", "source MAC `address` (default: that of the interface)", parseMAC)
 	value(fs, &p.dstMAC, "dst-mac", "destination MAC `address`, which frames out of an existing interface need", parseMAC)
 	value(fs, &p.src, "src", fmt.Sprintf("source `address`, IPv4 or IPv6: one, a prefix or a range, such as 10.0.0.1-10.0.0.9 (default %v or %v)", source, source6), parseAddrRange)
@@ -119,7 +119,7 @@ func (o *options) flags(fs *flag.FlagSet) {
 	fs.StringVar(&p.proto, "proto", p.proto, "`protocol`, udp or tcp (a SYN)")
 	value(fs, &p.srcPort, "src-port", "source `port` or range of ports (default 49152-65535)", parsePortRange)
 	value(fs, &p.dstPort, "dst-port", "destination `port` or range of ports (default 9)", parsePortRange)
-	fs.IntVar(&p.vlan, "vlan", p.vlan, "VLAN `id` of an 802.1Q tag; -1: no tag")
+	value(fs, &p.vlan, "vlan", "VLAN `id` of an 802.1Q tag (default: no tag)", parseInt)
 }
 
 // value defines a flag that parse reads.
@@ -153,9 +153,9 @@ func (o *options) complete(fs *flag.FlagSet) {
 func (o *options) check() error {
 	switch {
 	case o.duration < 0:
-		return fmt.Errorf("the duration cannot be negative: %v", o.duration)
-	case o.batch < 0 || o.batch > 256:
-		return fmt.Errorf("a batch has 1 to 256 frames, not %d", o.batch)
+		return fmt.Errorf("the duration cannot be negative, as %v is", o.duration)
+	case o.batch > 256:
+		return fmt.Errorf("a batch is of 1 to 256 frames, not %d", o.batch)
 	case o.speed < 0 || math.IsNaN(o.speed) || math.IsInf(o.speed, 0):
 		return fmt.Errorf("-speed is a positive number, not %v", o.speed)
 	case o.netns != "" && o.iface == "" && o.redirect == "":
@@ -194,7 +194,7 @@ func (p *packetOptions) check() error {
 		return fmt.Errorf("-proto is udp or tcp, not %q", p.proto)
 	case p.src.first.Is4() != p.dst.first.Is4():
 		return fmt.Errorf("-src %v and -dst %v are of different families", p.src.first, p.dst.first)
-	case p.vlan < -1 || p.vlan > 4094:
+	case p.vlan > 4094:
 		return fmt.Errorf("a VLAN id is at most 4094, not %d", p.vlan)
 	case p.size < max(minSize, p.headers()):
 		return fmt.Errorf("a frame of %d bytes is too small: the least is %d", p.size, max(minSize, p.headers()))

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -14,8 +15,13 @@ type load struct {
 	packets [][]byte
 	times   []time.Duration // times of the packets, since the first one
 
-	leftOut int // packets of the capture that cannot be sent
-	limit   limit
+	leftOut leftOut
+}
+
+// leftOut counts the packets of a capture that cannot be sent.
+type leftOut struct {
+	short, large int
+	limit        limit
 }
 
 // limit is the size of the largest frame that can be sent.
@@ -44,26 +50,45 @@ func (o *options) load(p path) (*load, error) {
 // fit leaves out the packets of a capture that cannot be sent. It returns an error if
 // nothing is left.
 func (l *load) fit(most limit) error {
-	l.limit = most
 	if t := l.template; t != nil {
 		if len(t.frame) > most.bytes {
 			return fmt.Errorf("a frame of %d bytes does not fit %s: at most %d bytes", len(t.frame), most.by, most.bytes)
 		}
 		return nil
 	}
-	kept := 0
-	for i, p := range l.packets {
-		if len(p) >= ethernetHeader && len(p) <= most.bytes {
-			l.packets[kept], l.times[kept] = p, l.times[i]
-			kept++
+	l.leftOut.limit = most
+	all := l.packets
+	l.packets = nil
+	for i, p := range all {
+		switch {
+		case len(p) < ethernetHeader:
+			l.leftOut.short++
+		case len(p) > most.bytes:
+			l.leftOut.large++
+		default:
+			l.times[len(l.packets)] = l.times[i]
+			l.packets = append(l.packets, p)
 		}
 	}
-	l.leftOut = len(l.packets) - kept
-	l.packets, l.times = l.packets[:kept], l.times[:kept]
-	if kept == 0 {
-		return fmt.Errorf("none of the %d packets can be sent: they are shorter than an Ethernet header, or do not fit %s: at most %d bytes", l.leftOut, most.by, most.bytes)
+	l.times = l.times[:len(l.packets)]
+	if len(l.packets) == 0 {
+		return fmt.Errorf("no packet can be sent: %v", l.leftOut)
 	}
 	return nil
+}
+
+func (l leftOut) total() int { return l.short + l.large }
+
+// String says why packets are left out.
+func (l leftOut) String() string {
+	var why []string
+	if l.short > 0 {
+		why = append(why, fmt.Sprintf("%d shorter than an Ethernet header", l.short))
+	}
+	if l.large > 0 {
+		why = append(why, fmt.Sprintf("%d larger than the %d bytes that fit %s", l.large, l.limit.bytes, l.limit.by))
+	}
+	return strings.Join(why, ", ")
 }
 
 // all returns the packets.

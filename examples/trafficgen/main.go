@@ -31,8 +31,6 @@ import (
 	"os"
 	"os/signal"
 
-	"github.com/cilium/ebpf/rlimit"
-	"github.com/progrun/progrun"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,42 +51,14 @@ func main() {
 	}
 }
 
-// run sends what o asks for. It changes nothing before it has checked all of o.
+// run sends what o asks for.
 func run(ctx context.Context, o options, out io.Writer, terminal bool) (err error) {
-	if err := progrun.HaveXDPLiveFrames(); err != nil {
-		return permission(err)
-	}
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return permission(err)
-	}
-	p, err := o.path()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.close()) }()
-	load, err := o.load(p)
-	if err != nil {
-		return err
-	}
-	progs, err := loadPrograms(load, p)
+	s, err := prepare(o)
 	if err != nil {
 		return permission(err)
 	}
-	defer progs.close()
-	s := sender{options: o, load: load, path: p, programs: progs}
-	if err := load.fit(s.limit()); err != nil {
-		return err
-	}
-	if err := s.rehearse(); err != nil {
-		return permission(err)
-	}
-	if err := p.open(max(1, len(o.cpus)), load.largest(), progs.Receive); err != nil {
-		return permission(err)
-	}
-	if err := progs.watchLoss(); err != nil {
-		return permission(err)
-	}
-	return s.send(ctx, newReport(out, terminal, &s))
+	defer func() { err = errors.Join(err, s.close()) }()
+	return s.send(ctx, newReport(out, terminal, s))
 }
 
 // permission adds to an error of missing privilege what the command needs.

@@ -56,18 +56,29 @@ func isTerminal(f *os.File) bool {
 
 // begin prints what is sent.
 func (r *report) begin() {
-	l := r.load
-	switch {
-	case r.json:
+	if r.json {
 		return
-	case l.template != nil:
-		fmt.Fprintf(r.out, "frames of %d bytes, %d flows, %v\n", l.largest(), l.flows(), r.path)
-	default:
-		fmt.Fprintf(r.out, "%d packets of %s, %v\n", len(l.packets), r.pcap, r.path)
 	}
-	if l.leftOut > 0 {
-		fmt.Fprintf(r.out, "%d more are left out: they are shorter than an Ethernet header, or do not fit %s: at most %d bytes\n", l.leftOut, l.limit.by, l.limit.bytes)
+	l := r.load
+	if l.template != nil {
+		fmt.Fprintf(r.out, "frames of %d bytes, %s, %v\n", l.largest(), plural(l.flows(), "flow"), r.path)
+		return
 	}
+	name := r.pcap
+	if name == "-" {
+		name = standardInput
+	}
+	fmt.Fprintf(r.out, "%s of %s, %v\n", plural(len(l.packets), "packet"), name, r.path)
+	if l.leftOut.total() > 0 {
+		fmt.Fprintf(r.out, "left out: %v\n", l.leftOut)
+	}
+}
+
+func plural[N int | int64 | uint64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // own reports whether the wire is the command's own, so that its far end counts.
@@ -80,7 +91,7 @@ func (r *report) own() bool {
 func (r *report) line(s progrun.LiveStats) line {
 	l := line{
 		Seconds: s.Wall.Seconds(), Frames: s.Frames, Doubtful: s.Uncertain, Missed: s.Missed,
-		Lost: r.programs.lost(), Verdicts: verdicts(s.Verdicts), LeftOut: r.load.leftOut,
+		Lost: r.programs.lost(), Verdicts: verdicts(s.Verdicts), LeftOut: r.load.leftOut.total(),
 	}
 	if r.own() {
 		n := sum(r.programs.Received, 0)
@@ -175,7 +186,7 @@ func (r *report) rows(l line, s progrun.LiveStats) {
 	if r.frames > 0 {
 		asked = fmt.Sprintf(" of %d", r.frames)
 	}
-	row("sent", "%d frames%s in %v%s", s.Frames, asked, s.Wall.Round(10*time.Microsecond), upTo(s.Uncertain))
+	row("sent", "%s%s in %v%s", plural(s.Frames, "frame"), asked, s.Wall.Round(10*time.Microsecond), upTo(s.Uncertain))
 	if l.Received != nil {
 		row("received", "%d", *l.Received)
 		least := max(0, s.Frames-*l.Received)

@@ -8,6 +8,7 @@ import (
 	"sort"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/progrun/progrun"
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,56 @@ type sender struct {
 	load     *load
 	path     path
 	programs *programs
+}
+
+// prepare gets ready for what o asks for. It makes nothing before it has checked all
+// of o.
+func prepare(o options) (*sender, error) {
+	s := &sender{options: o}
+	for _, step := range []func() error{
+		progrun.HaveXDPLiveFrames, rlimit.RemoveMemlock,
+		s.findPath, s.makeLoad, s.loadPrograms, s.fit, s.rehearse, // up to here, it only checks
+		s.openPath, s.watchLoss,
+	} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+	}
+	return s, nil
+}
+
+func (s *sender) findPath() (err error) {
+	s.path, err = s.options.path()
+	return err
+}
+
+func (s *sender) makeLoad() (err error) {
+	s.load, err = s.options.load(s.path)
+	return err
+}
+
+func (s *sender) loadPrograms() (err error) {
+	s.programs, err = loadPrograms(s.load, s.path)
+	return err
+}
+
+func (s *sender) fit() error { return s.load.fit(s.limit()) }
+
+func (s *sender) openPath() error {
+	return s.path.open(max(1, len(s.cpus)), s.load.largest(), s.programs.Receive)
+}
+
+func (s *sender) watchLoss() error { return s.programs.watchLoss() }
+
+// close removes what the run has made.
+func (s *sender) close() error {
+	if s.programs != nil {
+		s.programs.close()
+	}
+	if s.path == nil {
+		return nil
+	}
+	return s.path.close()
 }
 
 // live returns the request.

@@ -75,6 +75,15 @@ func parseCount(s string) (int64, error) {
 	return int64(x), nil
 }
 
+// parseInt parses a small number that is not negative.
+func parseInt(s string) (int, error) {
+	n, err := parseCount(s)
+	if err == nil && n > math.MaxInt32 {
+		err = fmt.Errorf("%s is too large", s)
+	}
+	return int(n), err
+}
+
 // parseDuration parses a duration, in seconds if it has no unit.
 func parseDuration(s string) (time.Duration, error) {
 	if seconds, err := strconv.ParseFloat(s, 64); err == nil && math.Abs(seconds) < 1e9 {
