@@ -6,33 +6,11 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
-
-// sendsXDPFrames returns an error if an interface is known not to take frames of XDP
-// programs. Kernels before 6.3 do not say.
-func sendsXDPFrames(l netlink.Link) error {
-	features, err := xdpFeatures(l.Attrs().Index)
-	const ndoXmit = 1 << 2 // NETDEV_XDP_ACT_NDO_XMIT
-	if err != nil || features&ndoXmit != 0 {
-		return nil
-	}
-	name := l.Attrs().Name
-	if l.Type() == "veth" {
-		return fmt.Errorf("the peer of %s takes no XDP frames, and all would be lost: attach a native XDP program to it, if only one that passes all, or switch GRO on (ethtool -K %s gro on)", name, peerName(l))
-	}
-	return fmt.Errorf("the driver of %s sends no XDP frames, at least not while no XDP program is attached to it", name)
-}
-
-// peerName returns the name of a veth's peer as far as it is known.
-func peerName(veth netlink.Link) string {
-	if l, err := peer(veth); err == nil {
-		return l.Attrs().Name
-	}
-	return "PEER"
-}
 
 // peer returns the peer of a veth, which may be in another namespace.
 func peer(veth netlink.Link) (netlink.Link, error) {
@@ -63,7 +41,8 @@ func (h genlHeader) Len() int          { return len(h) }
 func (h genlHeader) Serialize() []byte { return h[:] }
 
 // xdpFeatures asks the kernel what an interface can do for XDP: enum
-// netdev_xdp_act of linux/netdev.h.
+// netdev_xdp_act of linux/netdev.h. Kernels before 6.3 cannot tell
+// (ebpf.ErrNotSupported).
 func xdpFeatures(ifindex int) (uint64, error) {
 	const (
 		cmdDevGet   = 1 // NETDEV_CMD_DEV_GET
@@ -71,6 +50,9 @@ func xdpFeatures(ifindex int) (uint64, error) {
 		attrXDP     = 3 // NETDEV_A_DEV_XDP_FEATURES
 	)
 	family, err := netlink.GenlFamilyGet("netdev")
+	if errors.Is(err, unix.ENOENT) {
+		return 0, fmt.Errorf("features of interfaces: %w", ebpf.ErrNotSupported)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -92,5 +74,5 @@ func xdpFeatures(ifindex int) (uint64, error) {
 			}
 		}
 	}
-	return 0, errors.New("the kernel does not tell")
+	return 0, errors.New("the reply lacks the XDP features")
 }

@@ -3,13 +3,14 @@
 // Command trafficgen sends frames as live frames of an XDP program, and reports what
 // became of them.
 //
-//	go run -C examples ./trafficgen [flags]
+//	go install github.com/progrun/progrun/examples/trafficgen@latest
+//	trafficgen -cpus 0,1 -duration 3s
 //
-// Without -i it makes a veth pair between two network namespaces of its own, counts
-// what arrives at the far end, and removes the pair when it ends, also on Ctrl-C. The
-// namespaces have no names, so even a killed command leaves nothing behind. With -i
-// or -redirect it sends out of an existing interface. It refuses to start if no frame
-// could arrive.
+// Without -i and -redirect it makes a veth pair between two network namespaces of its
+// own, counts what arrives at the far end, and removes the pair when it ends, also on
+// Ctrl-C. The namespaces have no names, so even a killed command leaves nothing behind.
+// With -i or -redirect it sends out of an existing interface. It makes nothing before it
+// has checked all flags, and refuses to start if no frame could arrive.
 //
 // The frames are copies of one packet, which flags describe and whose addresses and
 // ports can step through ranges, or the packets of a capture. The XDP programs are
@@ -18,8 +19,7 @@
 // progress. The far end may be some milliseconds ahead in it, since frames count as
 // sent only when the kernel's call that sends them returns.
 //
-// With -json it prints an object each second, and one for the totals. See type line
-// in report.go.
+// trafficgen -h lists the flags, with examples, and describes the output of -json.
 package main
 
 import (

@@ -26,7 +26,7 @@ func newNetNS() (ns *os.File, err error) {
 func inNetNS(ns *os.File, f func() error) error {
 	return onThread(func() error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("cannot join a network namespace: %w", err)
+			return fmt.Errorf("cannot join the network namespace %s: %w", ns.Name(), err)
 		}
 		return f()
 	})

@@ -146,15 +146,13 @@ func (p *programs) lost() map[string]int64 {
 func lossReason(errno syscall.Errno) string {
 	switch {
 	case errno == 0:
-		return "the ring of the target was full, or the far end takes smaller frames only"
+		return "the target's ring was full, or its peer takes only smaller frames"
 	case errors.Is(errno, syscall.ENETDOWN):
 		return "the target is down"
 	case errors.Is(errno, syscall.EMSGSIZE):
 		return "larger than the target's MTU"
-	case errors.Is(errno, syscall.EOPNOTSUPP):
-		return "the target's driver does not send XDP frames"
-	case errors.Is(errno, syscall.ENXIO):
-		return "the target takes no XDP frames"
+	case errors.Is(errno, syscall.EOPNOTSUPP), errors.Is(errno, syscall.ENXIO):
+		return "the target takes no XDP frames, or its peer does not"
 	case errors.Is(errno, syscall.ENOSPC), errors.Is(errno, syscall.ENOBUFS):
 		return "the target had no room"
 	}

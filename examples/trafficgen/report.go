@@ -222,6 +222,9 @@ func verdicts(v progrun.LiveVerdicts) map[string]int64 {
 
 // list writes counts in one line, in the order of their names.
 func list(counts map[string]int64) string {
+	if len(counts) == 0 {
+		return "none"
+	}
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		parts = append(parts, fmt.Sprintf("%d %s", counts[name], name))

@@ -105,7 +105,7 @@ func (s *sender) program() *ebpf.Program {
 func (s *sender) limit() limit {
 	most := s.path.limit()
 	sendable := func(size int) bool {
-		return !errors.Is(dryRun(progrun.Live{Packet: make([]byte, size)}, s.programs.Replay), unix.EINVAL)
+		return !errors.Is(dryRun(progrun.Live{Packet: make([]byte, size), Frames: 1}, s.programs.Replay), unix.EINVAL)
 	}
 	if sendable(most.bytes) {
 		return most
@@ -137,14 +137,19 @@ func (s *sender) send(ctx context.Context, r *report) error {
 		defer cancel()
 	}
 	r.begin()
-	live := s.live()
-	live.NetNS, live.Ifindex = s.path.namespace(), s.path.entry()
-	live.Progress = r.progress
-	stats, err := live.Run(ctx, s.program())
+	stats, err := s.run(ctx, r.progress)
 	if err != nil && !ended(err) {
-		return err
+		return errors.Join(err, r.totals(stats))
 	}
 	return r.totals(stats)
+}
+
+// run sends the frames.
+func (s *sender) run(ctx context.Context, progress func(progrun.LiveStats)) (progrun.LiveStats, error) {
+	live := s.live()
+	live.NetNS, live.Ifindex = s.path.namespace(), s.path.entry()
+	live.Progress = progress
+	return live.Run(ctx, s.program())
 }
 
 // ended reports whether an error only says that the context has ended.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ type target struct {
 	ns       *os.File // nil means the namespace of the command
 	in       netlink.Link
 	redirect netlink.Link // nil means that frames leave by in
+	peer     netlink.Link // peer of a veth that frames leave by; nil if it is none, or unknown
 }
 
 // find looks up the interfaces, and checks that frames can leave by them.
@@ -31,6 +33,9 @@ func (t *target) find(o *options) (err error) {
 		if t.redirect, err = netlink.LinkByName(o.redirect); err != nil {
 			return fmt.Errorf("no interface %s: %w", o.redirect, err)
 		}
+	}
+	if t.out().Type() == "veth" {
+		t.peer, _ = peer(t.out()) // older kernels hide what is in other namespaces
 	}
 	return t.check()
 }
@@ -83,13 +88,9 @@ func (t *target) String() string { return "out of " + t.out().Attrs().Name }
 // leaves room for a tag.
 func (t *target) limit() limit {
 	tightest := t.out().Attrs()
-	_ = t.inside(func() error {
-		far, err := peer(t.out())
-		if err == nil && t.out().Type() == "veth" && far.Attrs().MTU < tightest.MTU {
-			tightest = far.Attrs()
-		}
-		return err
-	})
+	if t.peer != nil && t.peer.Attrs().MTU < tightest.MTU {
+		tightest = t.peer.Attrs()
+	}
 	return limit{tightest.MTU + ethernetHeader + vlanTag, fmt.Sprintf("the MTU of %s, %d", tightest.Name, tightest.MTU)}
 }
 
@@ -98,11 +99,34 @@ func (t *target) check() error {
 	out := t.out().Attrs()
 	switch {
 	case out.EncapType != "ether" && out.EncapType != "loopback":
-		return fmt.Errorf("%s is no Ethernet (%s), and takes no Ethernet frames", out.Name, out.EncapType)
+		return fmt.Errorf("%s is no Ethernet interface, and takes no Ethernet frames", out.Name)
 	case out.Flags&net.FlagUp == 0:
 		return fmt.Errorf("%s is down, so no frame could leave by it: ip link set %s up", out.Name, out.Name)
 	case out.OperState == netlink.OperDown || out.OperState == netlink.OperLowerLayerDown:
 		return fmt.Errorf("%s has no carrier, and nothing could arrive: is its other end up?", out.Name)
 	}
-	return sendsXDPFrames(t.out())
+	return t.checkXDP()
+}
+
+// checkXDP returns an error if the interface is known not to take frames of XDP
+// programs. Kernels before 6.3 do not say.
+func (t *target) checkXDP() error {
+	name := t.out().Attrs().Name
+	features, err := xdpFeatures(t.out().Attrs().Index)
+	const ndoXmit = 1 << 2 // NETDEV_XDP_ACT_NDO_XMIT
+	switch {
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return nil
+	case err != nil:
+		return fmt.Errorf("cannot find out whether %s takes XDP frames: %w", name, err)
+	case features&ndoXmit != 0:
+		return nil
+	case t.out().Type() != "veth":
+		return fmt.Errorf("the driver of %s sends no XDP frames, at least not while no XDP program is attached to it", name)
+	}
+	peer := "PEER"
+	if t.peer != nil {
+		peer = t.peer.Attrs().Name
+	}
+	return fmt.Errorf("the peer of %s takes no XDP frames, and all would be lost: attach a native XDP program to it, if only one that passes all, or switch GRO on (ethtool -K %s gro on)", name, peer)
 }

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// need skips a test that sends frames if the machine cannot.
-func need(t *testing.T) {
+// need skips a test that sends frames where that cannot be.
+func need(t testing.TB) {
 	t.Helper()
 	progruntest.Need(t, progrun.HaveXDPLiveFrames())
 }

@@ -1,0 +1,72 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// BenchmarkLossCounting measures how much slower frames get by the programs that count
+// the lost ones. Runs with and without them take turns, and the figure is the median of
+// all pairs. -benchtime 40x makes 40 pairs.
+func BenchmarkLossCounting(b *testing.B) {
+	need(b)
+	for _, flag := range []string{"-i", "-redirect"} {
+		b.Run(strings.TrimPrefix(flag, "-"), func(b *testing.B) {
+			n := newNetwork(b)
+			o, err := parse(strings.Fields(fmt.Sprintf("%s near -netns /proc/self/fd/%d -dst-mac 02:00:00:00:00:02 -frames 500k -cpus 0", flag, n.ns.Fd())), io.Discard)
+			if err != nil {
+				b.Fatal(err)
+			}
+			s, err := prepare(o)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.close()
+			slower := lossCost(b, s)
+			slices.Sort(slower)
+			b.ReportMetric(100*slower[len(slower)/2], "%slower")
+		})
+	}
+}
+
+// lossCost returns for each pair of runs by what part the counting one was slower.
+func lossCost(b *testing.B, s *sender) (slower []float64) {
+	b.Helper()
+	for i := range b.N {
+		var took [2]time.Duration // without, and with
+		for _, with := range []int{i % 2, 1 - i%2} {
+			s.watch(b, with == 1)
+			stats, err := s.run(context.Background(), nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			took[with] = stats.Wall
+		}
+		slower = append(slower, took[1].Seconds()/took[0].Seconds()-1)
+	}
+	return slower
+}
+
+// watch switches the counting of lost frames on or off.
+func (s *sender) watch(b *testing.B, on bool) {
+	b.Helper()
+	for _, l := range s.programs.links {
+		if err := l.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	s.programs.links = nil
+	if !on {
+		return
+	}
+	if err := s.watchLoss(); err != nil {
+		b.Fatal(err)
+	}
+}
