@@ -195,7 +195,7 @@ var volatile = []struct {
 }
 
 // progressLines match the progress of any number of seconds.
-var progressLines = regexp.MustCompile(`(?m)(^ +\d+\.\d s  \d+ frames/s  \S+ [kM]?bit/s  0 lost  \d+ sent  \d+ received  \d+ XDP_TX\n)+`)
+var progressLines = regexp.MustCompile(`(?m)((^ +\d+\.\d s  \d+ frames/s  \S+ [kMG]?bit/s  0 lost  \d+ sent(  \d+ received)?  (none|\d+ XDP_\w+)|^{"seconds".*"lost":{}.*)\n)+`)
 
 // steady replaces what depends on the machine. It leaves the progress out,
 // or a single line of it.

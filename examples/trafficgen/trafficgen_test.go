@@ -90,7 +90,7 @@ func number(row string) int64 {
 // The end of the duration is no error, and the progress is there.
 func TestDuration(t *testing.T) {
 	for _, terminal := range []bool{false, true} {
-		out := output(t, terminal, "-rate 1k -duration 1200ms -frames 1e12 -cpus 0")
+		out := output(t, terminal, "-rate 1k -duration 2500ms -frames 1e12 -cpus 0")
 		rows := totals(out)
 		if n := number(rows["sent"]); n <= 0 || n != number(rows["received"]) || rows["lost"] != "0" {
 			t.Errorf("have %v", rows)
@@ -104,7 +104,7 @@ func TestDuration(t *testing.T) {
 
 // With -json each line is an object. The last one has the totals.
 func TestJSON(t *testing.T) {
-	out := output(t, true, "-rate 1000 -duration 1.2 -json -cpus 0")
+	out := output(t, true, "-rate 1000 -duration 2.5 -json -cpus 0")
 	var lines []line
 	for text := range strings.Lines(out) {
 		var l line

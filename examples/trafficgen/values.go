@@ -27,21 +27,26 @@ func (r rate) of(size float64) int {
 	return int(r.frames)
 }
 
+// parseRate parses a rate in frames, such as 1M or 1Mpps, or in bits, such as 10Gbit,
+// 10Gbit/s or 10Gbps.
 func parseRate(s string) (rate, error) {
-	number, isBits := strings.CutSuffix(strings.ToLower(s), "bit")
-	if !isBits {
-		number, isBits = strings.CutSuffix(strings.ToLower(s), "bps")
-	}
-	if !isBits {
-		n, err := parseCount(s)
-		if err == nil && n > 1e9 {
-			err = fmt.Errorf("%s is more than 1,000,000,000 frames a second", s)
+	text := strings.TrimSuffix(strings.ToLower(s), "/s")
+	for _, unit := range []string{"bit", "bps"} {
+		if number, ok := strings.CutSuffix(text, unit); ok {
+			return parseBits(number)
 		}
-		return rate{frames: n}, err
 	}
+	n, err := parseCount(strings.TrimSuffix(text, "pps"))
+	if err == nil && n > 1e9 {
+		err = fmt.Errorf("%s is more than 1,000,000,000 frames a second", s)
+	}
+	return rate{frames: n}, err
+}
+
+func parseBits(number string) (rate, error) {
 	bits, err := parseNumber(number)
 	if err == nil && bits <= 0 {
-		err = fmt.Errorf("%s is not more than 0", s)
+		err = fmt.Errorf("a rate in bits is more than 0, not %s", number)
 	}
 	return rate{bits: bits}, err
 }

@@ -17,7 +17,7 @@ func TestValues(t *testing.T) {
 			t.Errorf("%q gave %v", list, cpus)
 		}
 	}
-	for s, want := range map[string]int{"1M": 1e6, "1e6": 1e6, "1.5k": 1500, "2,000": 2000, "0": 0, "10Gbit": 10_000_000, "1kbit": 1, "8Mbps": 8000} {
+	for s, want := range map[string]int{"1M": 1e6, "1e6": 1e6, "1.5k": 1500, "2,000": 2000, "0": 0, "10Gbit": 10_000_000, "1kbit": 1, "8Mbps": 8000, "8Mbit/s": 8000, "2Mpps": 2e6, "5k/s": 5000} {
 		if r, err := parseRate(s); err != nil || r.of(125) != want {
 			t.Errorf("%s: have %d, %v, want %d", s, r.of(125), err, want)
 		}
