@@ -4,8 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -19,15 +17,7 @@ func BenchmarkLossCounting(b *testing.B) {
 	need(b)
 	for _, flag := range []string{"-i", "-redirect"} {
 		b.Run(strings.TrimPrefix(flag, "-"), func(b *testing.B) {
-			n := newNetwork(b)
-			o, err := parse(strings.Fields(fmt.Sprintf("%s near -netns /proc/self/fd/%d -dst-mac 02:00:00:00:00:02 -frames 500k -cpus 0", flag, n.ns.Fd())), io.Discard)
-			if err != nil {
-				b.Fatal(err)
-			}
-			s, err := prepare(o)
-			if err != nil {
-				b.Fatal(err)
-			}
+			s := newNetwork(b).prepare(b, flag+" near -frames 500k")
 			defer s.close()
 			slower := lossCost(b, s)
 			slices.Sort(slower)

@@ -143,7 +143,20 @@ func TestLost(t *testing.T) {
 // checked.
 func (n *network) sendAfter(t *testing.T, spoil func(near netlink.Link) error) (string, error) {
 	t.Helper()
-	o, err := parse(strings.Fields(fmt.Sprintf("-redirect near -netns /proc/self/fd/%d -dst-mac 02:00:00:00:00:02 -frames 1000 -size 1500", n.ns.Fd())), io.Discard)
+	s := n.prepare(t, "-redirect near -frames 1000 -size 1500")
+	defer s.close()
+	if err := inNetNS(n.ns, func() error { return spoil(s.path.(*target).redirect) }); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	err := s.send(context.Background(), newReport(&out, false, s))
+	return out.String(), err
+}
+
+// prepare gets the command ready in the network.
+func (n *network) prepare(t testing.TB, args string) *sender {
+	t.Helper()
+	o, err := parse(strings.Fields(fmt.Sprintf("%s -netns /proc/self/fd/%d -dst-mac 02:00:00:00:00:02 -cpus 0", args, n.ns.Fd())), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,11 +164,5 @@ func (n *network) sendAfter(t *testing.T, spoil func(near netlink.Link) error) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
-	if err := inNetNS(n.ns, func() error { return spoil(s.path.(*target).redirect) }); err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	err = s.send(context.Background(), newReport(&out, false, s))
-	return out.String(), err
+	return s
 }
