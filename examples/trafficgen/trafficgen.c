@@ -64,6 +64,7 @@ static __always_inline int send(void)
 	return XDP_TX;
 }
 
+/* Returns the checksum for a sum of 16-bit words. */
 static __always_inline __u16 fold(__u64 sum)
 {
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -72,12 +73,35 @@ static __always_inline __u16 fold(__u64 sum)
 	return ~sum;
 }
 
-/* Returns a pointer to a field in the frame, or 0. */
+/* Returns the address of a field in the frame, or 0 if it is not all in there. */
 static __always_inline void *at(struct xdp_md *ctx, __u32 offset, __u32 bytes)
 {
 	void *p = (void *)(long)ctx->data + (offset & LARGEST_OFFSET);
 
 	return p + bytes <= (void *)(long)ctx->data_end ? p : 0;
+}
+
+/*
+ * Writes a field of 2 or 4 bytes in network byte order. Returns its share of a
+ * checksum, or -1 if it is not all in the frame.
+ */
+static __always_inline __s64 put(struct xdp_md *ctx, __u32 offset, __u32 bytes, __u32 value)
+{
+	__u16 *short_field;
+	__u32 *long_field;
+
+	if (bytes == 2) {
+		short_field = at(ctx, offset, 2);
+		if (!short_field)
+			return -1;
+		*short_field = bpf_htons(value);
+	} else {
+		long_field = at(ctx, offset, 4);
+		if (!long_field)
+			return -1;
+		*long_field = bpf_htonl(value);
+	}
+	return (value >> 16) + (value & 0xffff);
 }
 
 /*
@@ -90,9 +114,8 @@ SEC("xdp")
 int generate(struct xdp_md *ctx)
 {
 	__u64 ip = ip_sum, l4 = l4_sum, rest;
-	__u32 key = 0, i, value, sum;
-	__u16 *short_field;
-	__u32 *long_field;
+	__u32 key = 0, i;
+	__s64 sum;
 	__u64 *n;
 
 	n = bpf_map_lookup_elem(&generated, &key);
@@ -104,37 +127,18 @@ int generate(struct xdp_md *ctx)
 	for (i = 0; i < STEPS; i++) {
 		if (i >= n_steps)
 			break;
-		value = steps[i].first + rest % steps[i].count;
+		sum = put(ctx, steps[i].offset, steps[i].bytes, steps[i].first + rest % steps[i].count);
+		if (sum < 0)
+			return XDP_ABORTED;
 		rest /= steps[i].count;
-		if (steps[i].bytes == 2) {
-			short_field = at(ctx, steps[i].offset, 2);
-			if (!short_field)
-				return XDP_ABORTED;
-			*short_field = bpf_htons(value);
-			sum = value & 0xffff;
-		} else {
-			long_field = at(ctx, steps[i].offset, 4);
-			if (!long_field)
-				return XDP_ABORTED;
-			*long_field = bpf_htonl(value);
-			sum = (value >> 16) + (value & 0xffff);
-		}
 		l4 += sum;
 		if (steps[i].in_ip)
 			ip += sum;
 	}
-	if (ip_checksum) {
-		short_field = at(ctx, ip_checksum, 2);
-		if (!short_field)
-			return XDP_ABORTED;
-		*short_field = bpf_htons(fold(ip));
-	}
-	if (l4_checksum) {
-		short_field = at(ctx, l4_checksum, 2);
-		if (!short_field)
-			return XDP_ABORTED;
-		*short_field = bpf_htons(fold(l4) ?: 0xffff);
-	}
+	if (ip_checksum && put(ctx, ip_checksum, 2, fold(ip)) < 0)
+		return XDP_ABORTED;
+	if (l4_checksum && put(ctx, l4_checksum, 2, fold(l4) ?: 0xffff) < 0)
+		return XDP_ABORTED;
 	return send();
 }
 
