@@ -198,6 +198,8 @@ func (p *packetOptions) check() error {
 		return fmt.Errorf("a VLAN id is at most 4094, not %d", p.vlan)
 	case p.size < max(minSize, p.headers()):
 		return fmt.Errorf("a frame of %d bytes is too small: the least is %d", p.size, max(minSize, p.headers()))
+	case p.size > maxSize:
+		return fmt.Errorf("a frame of %d bytes is too large: it must fit in a page of memory", p.size)
 	}
 	return nil
 }

@@ -13,7 +13,8 @@ import (
 const (
 	ethernetHeader = 14
 	vlanTag        = 4
-	minSize        = 60 // smallest Ethernet frame, without the 4 bytes that end it on a real wire
+	minSize        = 60      // smallest Ethernet frame, without the 4 bytes that end it on a real wire
+	maxSize        = 1 << 16 // more than a page, and so than a live frame, on every machine
 )
 
 // The default addresses, from the ranges for benchmarks (RFC 2544, RFC 5180).
@@ -85,30 +86,32 @@ func newTemplate(p *packetOptions) (*template, error) {
 
 // layers returns the layers of the frame, from the outside in.
 func (p *packetOptions) layers() []gopacket.SerializableLayer {
-	ether := &layers.Ethernet{SrcMAC: p.srcMAC, DstMAC: p.dstMAC}
+	network, inner := p.network()
+	ether := &layers.Ethernet{SrcMAC: p.srcMAC, DstMAC: p.dstMAC, EthernetType: inner}
 	all := []gopacket.SerializableLayer{ether}
-	inner := layers.EthernetTypeIPv6
-	if p.src.first.Is4() {
-		inner = layers.EthernetTypeIPv4
-	}
-	ether.EthernetType = inner
 	if p.vlan >= 0 {
 		ether.EthernetType = layers.EthernetTypeDot1Q
 		all = append(all, &layers.Dot1Q{VLANIdentifier: uint16(p.vlan), Type: inner})
 	}
+	return append(all, network, p.transport(network), gopacket.Payload(make([]byte, p.size-p.headers())))
+}
+
+// networkLayer is an IPv4 or IPv6 header.
+type networkLayer interface {
+	gopacket.NetworkLayer
+	gopacket.SerializableLayer
+}
+
+func (p *packetOptions) network() (networkLayer, layers.EthernetType) {
 	proto := layers.IPProtocolUDP
 	if p.proto == "tcp" {
 		proto = layers.IPProtocolTCP
 	}
-	var network gopacket.NetworkLayer
-	if src, dst := net.IP(p.src.first.AsSlice()), net.IP(p.dst.first.AsSlice()); p.src.first.Is4() {
-		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: proto, SrcIP: src, DstIP: dst}
-		network, all = ip, append(all, ip)
-	} else {
-		ip := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: proto, SrcIP: src, DstIP: dst}
-		network, all = ip, append(all, ip)
+	src, dst := net.IP(p.src.first.AsSlice()), net.IP(p.dst.first.AsSlice())
+	if p.src.first.Is4() {
+		return &layers.IPv4{Version: 4, TTL: 64, Protocol: proto, SrcIP: src, DstIP: dst}, layers.EthernetTypeIPv4
 	}
-	return append(all, p.transport(network), gopacket.Payload(make([]byte, p.size-p.headers())))
+	return &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: proto, SrcIP: src, DstIP: dst}, layers.EthernetTypeIPv6
 }
 
 func (p *packetOptions) transport(network gopacket.NetworkLayer) gopacket.SerializableLayer {
