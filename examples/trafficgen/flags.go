@@ -153,9 +153,9 @@ func (o *options) complete(fs *flag.FlagSet) {
 func (o *options) check() error {
 	switch {
 	case o.duration < 0:
-		return fmt.Errorf("the duration cannot be negative, as %v is", o.duration)
+		return fmt.Errorf("the duration cannot be negative: %v", o.duration)
 	case o.batch > 256:
-		return fmt.Errorf("a batch is of 1 to 256 frames, not %d", o.batch)
+		return fmt.Errorf("a batch has 1 to 256 frames, not %d", o.batch)
 	case o.speed < 0 || math.IsNaN(o.speed) || math.IsInf(o.speed, 0):
 		return fmt.Errorf("-speed is a positive number, not %v", o.speed)
 	case o.netns != "" && o.iface == "" && o.redirect == "":
@@ -173,7 +173,7 @@ func (o *options) check() error {
 		return o.packet.unused()
 	}
 	if o.iface+o.redirect != "" && o.packet.dstMAC == nil {
-		return errors.New("-dst-mac is missing: the MAC address of who is to receive the frames, or ff:ff:ff:ff:ff:ff for all")
+		return errors.New("-dst-mac is missing: it is the address of the receiver, or ff:ff:ff:ff:ff:ff for all")
 	}
 	return o.packet.check()
 }

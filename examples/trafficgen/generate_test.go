@@ -14,8 +14,7 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// Every frame that the program makes has right checksums, and the flows come up
-// one after the other.
+// Every generated frame has right checksums, and the flows follow one another.
 func TestGenerate(t *testing.T) {
 	need(t)
 	for _, args := range []string{
@@ -41,7 +40,7 @@ func TestGenerate(t *testing.T) {
 			}
 			defer progs.close()
 			flows := map[string]bool{}
-			runtime.LockOSThread() // a CPU's flows begin where they do
+			runtime.LockOSThread() // each CPU begins at a flow of its own
 			defer runtime.UnlockOSThread()
 			for range 200 {
 				res, err := progrun.XDP{Packet: l.template.frame}.Run(progs.Generate)

@@ -19,8 +19,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// Every kind of run on real interfaces and captures, and every mistake. The frames
-// leave from one CPU, so that none can overrun a ring that another CPU empties.
+// The whole output is right for every kind of run on real interfaces and captures, and
+// for every mistake. The frames leave from one CPU, so that none can overrun a ring that
+// another CPU empties.
 func TestGolden(t *testing.T) {
 	need(t)
 	net := newNetwork(t)

@@ -21,8 +21,7 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// Whatever ends the command, nothing is left of what it made. That is more
-// than it can take care of itself.
+// However the command ends, it leaves nothing behind, even if it is killed.
 func TestNothingIsLeft(t *testing.T) {
 	need(t)
 	n := newNetwork(t)
@@ -70,7 +69,7 @@ func start(t *testing.T, n *network, args string) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = r.Process.Kill() }) // if the test has failed before
+	t.Cleanup(func() { _ = r.Process.Kill() }) // in case the test fails before
 	r.lines = bufio.NewScanner(out)
 	for range 2 { // a headline, and the progress
 		if !r.lines.Scan() {
@@ -101,14 +100,14 @@ func (r *running) end(t *testing.T, sig syscall.Signal) {
 	}
 }
 
-// things are what a process has of what must not outlive it.
+// things are the kernel objects of a process that must not outlive it.
 type things struct {
 	namespaces            []string // as in net:[4026531840]
 	links, programs, maps []uint32
 }
 
-// mustGo checks that nothing of it is left. The kernel lets go of some things a moment
-// later, and may give the number of a namespace to a new one of somebody else.
+// mustGo checks that nothing of it is left. The kernel releases some objects
+// a moment later, and may give the number of a namespace to a new one.
 func (have things) mustGo(t *testing.T) {
 	t.Helper()
 	left := have.left(t)
@@ -160,7 +159,7 @@ func thingsOf(t *testing.T, pid int, n *network) things {
 	return have
 }
 
-// left names what is still there.
+// left returns the names of the objects that still exist.
 func (have things) left(t *testing.T) string {
 	t.Helper()
 	var left []string

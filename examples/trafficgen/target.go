@@ -103,7 +103,7 @@ func (t *target) check() error {
 	case out.Flags&net.FlagUp == 0:
 		return fmt.Errorf("%s is down, so no frame could leave by it: ip link set %s up", out.Name, out.Name)
 	case out.OperState == netlink.OperDown || out.OperState == netlink.OperLowerLayerDown:
-		return fmt.Errorf("%s has no carrier, and nothing could arrive: is its other end up?", out.Name)
+		return fmt.Errorf("%s has no carrier, so no frame could arrive: is its other end up?", out.Name)
 	}
 	return t.checkXDP()
 }
@@ -122,11 +122,11 @@ func (t *target) checkXDP() error {
 	case features&ndoXmit != 0:
 		return nil
 	case t.out().Type() != "veth":
-		return fmt.Errorf("the driver of %s sends no XDP frames, at least not while no XDP program is attached to it", name)
+		return fmt.Errorf("the driver of %s sends no XDP frames, or only while an XDP program is attached to it", name)
 	}
 	peer := "PEER"
 	if t.peer != nil {
 		peer = t.peer.Attrs().Name
 	}
-	return fmt.Errorf("the peer of %s takes no XDP frames, and all would be lost: attach a native XDP program to it, if only one that passes all, or switch GRO on (ethtool -K %s gro on)", name, peer)
+	return fmt.Errorf("the peer of %s does not accept XDP frames, so all would be lost: attach a native XDP program to it, such as one that passes all frames, or switch GRO on (ethtool -K %s gro on)", name, peer)
 }

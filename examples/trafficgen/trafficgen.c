@@ -73,7 +73,7 @@ static __always_inline __u16 fold(__u64 sum)
 	return ~sum;
 }
 
-/* Returns the address of a field in the frame, or 0 if it is not all in there. */
+/* Returns a pointer to a field in the frame, or 0 if it is not all in there. */
 static __always_inline void *at(struct xdp_md *ctx, __u32 offset, __u32 bytes)
 {
 	void *p = (void *)(long)ctx->data + (offset & LARGEST_OFFSET);

@@ -32,13 +32,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// need skips a test that sends frames where that cannot be.
+// need skips a test that sends frames if the machine cannot.
 func need(t testing.TB) {
 	t.Helper()
 	progruntest.Need(t, progrun.HaveXDPLiveFrames())
 }
 
-// command is the command as a process of its own, in a directory.
+// command returns the command as a process of its own, in a directory.
 func command(t *testing.T, dir, args string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -51,7 +51,8 @@ func command(t *testing.T, dir, args string) *exec.Cmd {
 	return cmd
 }
 
-// output runs the command in the test's process.
+// output runs the command in this process, and returns what it printed. It fails the
+// test if the command fails.
 func output(t *testing.T, terminal bool, args string) string {
 	t.Helper()
 	need(t)
@@ -87,7 +88,7 @@ func number(row string) int64 {
 	return n
 }
 
-// The end of the duration is no error, and the progress is there.
+// The end of -duration is no error, and the progress is shown.
 func TestDuration(t *testing.T) {
 	for _, terminal := range []bool{false, true} {
 		out := output(t, terminal, "-rate 1k -duration 2500ms -frames 1e12 -cpus 0")
@@ -121,7 +122,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// Frames that the target refuses are counted, by reason.
+// Frames that the target refuses are counted by reason.
 func TestLost(t *testing.T) {
 	need(t)
 	for _, test := range []struct {

@@ -46,7 +46,7 @@ func parseRate(s string) (rate, error) {
 func parseBits(number string) (rate, error) {
 	bits, err := parseNumber(number)
 	if err == nil && bits <= 0 {
-		err = fmt.Errorf("a rate in bits is more than 0, not %s", number)
+		err = fmt.Errorf("a rate in bits must be more than 0, not %s", number)
 	}
 	return rate{bits: bits}, err
 }
@@ -116,7 +116,7 @@ func parseCPUs(list string) ([]int, error) {
 		}
 		for cpu := int(first); cpu <= int(last); cpu++ {
 			if slices.Contains(cpus, cpu) {
-				return nil, fmt.Errorf("CPU %d is there twice", cpu)
+				return nil, fmt.Errorf("CPU %d is listed twice", cpu)
 			}
 			cpus = append(cpus, cpu)
 		}
