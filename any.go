@@ -26,13 +26,21 @@ type Any struct {
 	NoOutput bool
 }
 
-// AnyResult is the result of a run of [Any].
+// AnyResult is the result of a run of [Any]. A field that the result for the program's
+// type does not have is zero.
 type AnyResult struct {
 	// Verdict is what the program returned.
 	Verdict AnyVerdict
 	// Packet is the packet as the program left it. It is nil for flow dissectors
 	// and netfilter programs, whose packets the kernel does not return.
 	Packet []byte
+	// Metadata is what an XDP program left in front of the packet. See [XDPResult].
+	Metadata []byte
+	// Context is the context as the program left it: that of a [TC], [SocketFilter],
+	// [CGroupSKB] or [LWT] request.
+	Context SKB
+	// Keys is what a flow dissector filled in. See [FlowDissectorResult].
+	Keys FlowKeys
 	// PerRun is the kernel's mean time of one run.
 	PerRun time.Duration
 	// Sight says how much of the packet the program could see.
@@ -129,43 +137,53 @@ func (r Any) Run(prog *ebpf.Program) (AnyResult, error) {
 	if _, err := packetTypes.descriptor("Any", prog); err != nil {
 		return AnyResult{}, err
 	}
-	verdict := AnyVerdict{Type: prog.Type()}
-	switch t := verdict.Type; {
+	t := prog.Type()
+	verdict := func(value int64) AnyVerdict { return AnyVerdict{Type: t, Value: value} }
+	switch {
 	case xdpTypes.has(t):
 		res, err := XDP{Packet: r.Packet, Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput}.Run(prog)
-		verdict.Value = int64(res.Action)
-		return anyResult(verdict, res.Packet, res.PerRun, res.Sight, err)
+		return orError(err, AnyResult{
+			Verdict: verdict(int64(res.Action)), Packet: res.Packet, Metadata: res.Metadata,
+			PerRun: res.PerRun, Sight: res.Sight,
+		})
 	case tcTypes.has(t):
 		res, err := TC{Packet: r.Packet, Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput}.Run(prog)
-		verdict.Value = int64(res.Verdict)
-		return anyResult(verdict, res.Packet, res.PerRun, SightWhole, err)
+		return orError(err, AnyResult{
+			Verdict: verdict(int64(res.Verdict)), Packet: res.Packet, Context: res.Context,
+			PerRun: res.PerRun,
+		})
 	case socketFilterTypes.has(t):
 		res, err := SocketFilter{Packet: r.Packet, Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput}.Run(prog)
-		verdict.Value = int64(res.Verdict)
-		return anyResult(verdict, res.Packet, res.PerRun, SightWhole, err)
+		return orError(err, AnyResult{
+			Verdict: verdict(int64(res.Verdict)), Packet: res.Packet, Context: res.Context,
+			PerRun: res.PerRun,
+		})
 	case cgroupSKBTypes.has(t):
 		res, err := CGroupSKB{Packet: r.Packet, Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput}.Run(prog)
-		verdict.Value = int64(res.Verdict)
-		return anyResult(verdict, res.Packet, res.PerRun, res.Sight, err)
+		return orError(err, AnyResult{
+			Verdict: verdict(int64(res.Verdict)), Packet: res.Packet, Context: res.Context,
+			PerRun: res.PerRun, Sight: res.Sight,
+		})
 	case lwtTypes.has(t):
 		res, err := LWT{Packet: r.Packet, Repeat: r.Repeat, Out: r.Out, NoOutput: r.NoOutput}.Run(prog)
-		verdict.Value = int64(res.Verdict)
-		return anyResult(verdict, res.Packet, res.PerRun, SightWhole, err)
+		return orError(err, AnyResult{
+			Verdict: verdict(int64(res.Verdict)), Packet: res.Packet, Context: res.Context,
+			PerRun: res.PerRun,
+		})
 	case flowDissectorTypes.has(t):
 		res, err := FlowDissector{Packet: r.Packet, Repeat: r.Repeat}.Run(prog)
-		verdict.Value = int64(res.Verdict)
-		return anyResult(verdict, nil, res.PerRun, SightWhole, err)
+		return orError(err, AnyResult{Verdict: verdict(int64(res.Verdict)), Keys: res.Keys, PerRun: res.PerRun})
 	}
 	res, err := Netfilter{Packet: r.Packet, Repeat: r.Repeat}.Run(prog)
-	verdict.Value = int64(res.Verdict)
-	return anyResult(verdict, nil, res.PerRun, SightWhole, err)
+	return orError(err, AnyResult{Verdict: verdict(int64(res.Verdict)), PerRun: res.PerRun})
 }
 
-func anyResult(v AnyVerdict, packet []byte, perRun time.Duration, sight Sight, err error) (AnyResult, error) {
+// orError returns the result, or only the error if there is one.
+func orError(err error, res AnyResult) (AnyResult, error) {
 	if err != nil {
 		return AnyResult{}, err
 	}
-	return AnyResult{Verdict: v, Packet: packet, PerRun: perRun, Sight: sight}, nil
+	return res, nil
 }
 
 func (r Any) room() int { return room(len(r.Packet), r.Out, r.NoOutput) }
@@ -188,11 +206,12 @@ func (r Any) repeated(n int, noOutput bool) Any {
 // timing leaves the Ethernet header out of the comparison for types that do not
 // return it.
 func (r Any) timing(res AnyResult) (time.Duration, bool) {
+	drifts := len(res.Metadata) > 0 || SKB{}.changed(&res.Context)
 	switch t := res.Verdict.Type; {
 	case flowDissectorTypes.has(t), netfilterTypes.has(t):
 		return res.PerRun, false
 	case xdpTypes.has(t), tcTypes.has(t):
-		return res.PerRun, !bytes.Equal(r.Packet, res.Packet)
+		return res.PerRun, drifts || !bytes.Equal(r.Packet, res.Packet)
 	}
-	return res.PerRun, l3Changed(r.Packet, res.Packet)
+	return res.PerRun, drifts || l3Changed(r.Packet, res.Packet)
 }

@@ -3,54 +3,62 @@ package progrun
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
 // anyCase has a program, and a function that runs it by the request for its type.
 type anyCase struct {
 	file, program string
-	run           func(packet []byte, prog *ebpf.Program) (verdict string, out []byte, err error)
+	run           func(packet []byte, prog *ebpf.Program) (fmt.Stringer, AnyResult, error)
 }
 
 func anyCases() []anyCase {
+	xdp := func(p []byte, prog *ebpf.Program) (fmt.Stringer, AnyResult, error) {
+		res, err := XDP{Packet: p}.Run(prog)
+		return res.Action, AnyResult{Packet: res.Packet, Metadata: res.Metadata, Sight: res.Sight}, err
+	}
+	tc := func(p []byte, prog *ebpf.Program) (fmt.Stringer, AnyResult, error) {
+		res, err := TC{Packet: p}.Run(prog)
+		return res.Verdict, AnyResult{Packet: res.Packet, Context: res.Context}, err
+	}
 	return []anyCase{
-		{"xdp", "xdp_filter", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
-			res, err := XDP{Packet: p}.Run(prog)
-			return res.Action.String(), res.Packet, err
-		}},
-		{"tc", "tc_mark", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
-			res, err := TC{Packet: p}.Run(prog)
-			return res.Verdict.String(), res.Packet, err
-		}},
-		{"tc", "act_verdict", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
-			res, err := TC{Packet: p}.Run(prog)
-			return res.Verdict.String(), res.Packet, err
-		}},
-		{"socket_filter", "socket_filter", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+		{"xdp", "xdp_filter", xdp},
+		{"xdp", "xdp_meta", xdp},
+		{"tc", "tc_mark", tc},
+		{"tc", "act_verdict", tc},
+		{"socket_filter", "socket_filter", func(p []byte, prog *ebpf.Program) (fmt.Stringer, AnyResult, error) {
 			res, err := SocketFilter{Packet: p}.Run(prog)
-			return res.Verdict.String(), res.Packet, err
+			return res.Verdict, AnyResult{Packet: res.Packet, Context: res.Context}, err
 		}},
-		{"cgroup_skb", "cgroup_ingress", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+		{"cgroup_skb", "cgroup_ingress", func(p []byte, prog *ebpf.Program) (fmt.Stringer, AnyResult, error) {
 			res, err := CGroupSKB{Packet: p}.Run(prog)
-			return res.Verdict.String(), res.Packet, err
+			return res.Verdict, AnyResult{Packet: res.Packet, Context: res.Context, Sight: res.Sight}, err
 		}},
-		{"lwt", "lwt_in", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+		{"lwt", "lwt_in", func(p []byte, prog *ebpf.Program) (fmt.Stringer, AnyResult, error) {
 			res, err := LWT{Packet: p}.Run(prog)
-			return res.Verdict.String(), res.Packet, err
+			return res.Verdict, AnyResult{Packet: res.Packet, Context: res.Context}, err
 		}},
-		{"flow_dissector", "flow_dissect", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+		{"flow_dissector", "flow_dissect", func(p []byte, prog *ebpf.Program) (fmt.Stringer, AnyResult, error) {
 			res, err := FlowDissector{Packet: p}.Run(prog)
-			return res.Verdict.String(), nil, err
+			return res.Verdict, AnyResult{Keys: res.Keys}, err
 		}},
-		{"netfilter", "netfilter_hook", func(p []byte, prog *ebpf.Program) (string, []byte, error) {
+		{"netfilter", "netfilter_hook", func(p []byte, prog *ebpf.Program) (fmt.Stringer, AnyResult, error) {
 			res, err := Netfilter{Packet: p}.Run(prog)
-			return res.Verdict.String(), nil, err
+			return res.Verdict, AnyResult{}, err
 		}},
 	}
+}
+
+// sameResult reports whether two results are equal, apart from verdicts and times.
+func sameResult(a, b AnyResult) bool {
+	return bytes.Equal(a.Packet, b.Packet) && bytes.Equal(a.Metadata, b.Metadata) &&
+		a.Context == b.Context && a.Keys == b.Keys && a.Sight == b.Sight
 }
 
 // TestAny compares Any with the request for the program's type. It also checks that Any
@@ -61,13 +69,12 @@ func TestAny(t *testing.T) {
 		t.Run(c.program, func(t *testing.T) {
 			o := load(t, c.file, c.program)
 			for res, err := range Batch(o.Program, Packets(Any{}, seqOf(packets)), &BatchOptions{KeepGoing: true}) {
-				packet := packets[res.Input-1]
-				verdict, out, err2 := c.run(packet, o.Program)
+				verdict, want, err2 := c.run(packets[res.Input-1], o.Program)
 				if (err == nil) != (err2 == nil) {
 					t.Fatalf("input %d: %v, alone %v", res.Input, err, err2)
 				}
-				if err == nil && (res.Result.Verdict.String() != verdict || !bytes.Equal(res.Result.Packet, out)) {
-					t.Errorf("input %d: %s, %x, want %s, %x", res.Input, res.Result.Verdict, res.Result.Packet, verdict, out)
+				if err == nil && (res.Result.Verdict.String() != verdict.String() || !sameResult(res.Result, want)) {
+					t.Errorf("input %d: %+v, want %s, %+v", res.Input, res.Result, verdict, want)
 				}
 			}
 			req := Any{Packet: udp4(somewhere, 53), Out: make([]byte, 0, 32<<10)}
@@ -82,6 +89,55 @@ func TestAny(t *testing.T) {
 				t.Errorf("without output: %+v, %v", res, err)
 			}
 		})
+	}
+}
+
+// TestAnyCarried checks that carried results have all that a result of XDP has.
+func TestAnyCarried(t *testing.T) {
+	need(t, HaveXDPContext())
+	o := load(t, "xdp", "xdp_meta")
+	packet := udp4(somewhere, 53)
+	want, err := Any{Packet: packet}.Run(o.Program)
+	if err != nil || len(want.Metadata) == 0 {
+		t.Fatalf("%+v, %v", want, err)
+	}
+	var stats BatchStats
+	requests := withPause(Packets(Any{}, repeated(packet, 2*carryAfter)))
+	for res, err := range Batch(o.Program, requests, &BatchOptions{Ahead: 512, Stats: &stats}) {
+		if err != nil || res.Result.Verdict != want.Verdict || !sameResult(res.Result, want) {
+			t.Fatalf("input %d: %+v, %v, want %+v", res.Input, res.Result, err, want)
+		}
+	}
+	needCarrier(t, stats)
+	if stats.Carried == 0 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// TestAnyTiming checks that a change beside the packet counts as one.
+func TestAnyTiming(t *testing.T) {
+	need(t, HaveXDPContext())
+	mark, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "MIT", Instructions: asm.Instructions{
+		asm.Mov.Imm(asm.R0, 7),
+		asm.StoreMem(asm.R1, 8, asm.R0, asm.Word), // __sk_buff.mark
+		asm.Return(),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mark.Close()
+	for _, c := range []struct {
+		prog *ebpf.Program
+		want bool
+	}{
+		{mark, true}, {load(t, "tc", "tc_mark").Program, false},
+		{load(t, "xdp", "xdp_meta").Program, true}, {load(t, "xdp", "xdp_pass").Program, false},
+	} {
+		req := Any{Packet: udp4(somewhere, 53)}
+		res, err := req.Run(c.prog)
+		if _, changed := req.timing(res); err != nil || changed != c.want {
+			t.Errorf("%s: changed %v, %v", c.prog, changed, err)
+		}
 	}
 }
 

@@ -94,7 +94,8 @@ func (to *XDPResult) carried(r *carrier.Result, perRun time.Duration) {
 
 func (to *AnyResult) carried(r *carrier.Result, perRun time.Duration) {
 	to.Verdict.Type, to.Verdict.Value = ebpf.XDP, int64(r.Verdict)
-	to.Packet, to.PerRun, to.Sight = r.Packet, perRun, SightWhole
+	to.Packet, to.Metadata = r.Packet, r.Metadata
+	to.PerRun, to.Sight = perRun, SightWhole
 }
 
 // carriage carries the packets of a batch once it has a carrier. Making one takes

@@ -434,26 +434,32 @@ func ExamplePackets() {
 	// 2 XDP_PASS
 }
 
-// One loop runs programs of any type that takes packets.
+// One loop runs programs of any type that takes packets. Its results have the context
+// of those that run on a socket buffer.
 func ExampleAny() {
-	filter := load(&ebpf.ProgramSpec{
-		Type:         ebpf.SocketFilter,
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 20), asm.Return()},
+	mark := load(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS,
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R0, 7),
+			asm.StoreMem(asm.R1, 8, asm.R0, asm.Word), // __sk_buff.mark
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return(),
+		},
 	})
-	defer filter.Close()
+	defer mark.Close()
 	xdp := dropARP()
 	defer xdp.Close()
 
-	for _, prog := range []*ebpf.Program{xdp, filter} {
+	for _, prog := range []*ebpf.Program{xdp, mark} {
 		res, err := progrun.Any{Packet: arp}.Run(prog)
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Println(prog.Type(), res.Verdict, len(res.Packet))
+		fmt.Println(prog.Type(), res.Verdict, len(res.Packet), res.Context.Mark)
 	}
 	// Output:
-	// XDP XDP_DROP 60
-	// SocketFilter keep 20 bytes 60
+	// XDP XDP_DROP 60 0
+	// SchedCLS TC_ACT_OK 60 7
 }
 
 func ExampleMeasure() {
