@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"iter"
 	"os"
-	"slices"
 	"strings"
 )
 
@@ -17,31 +17,35 @@ func runAgainst(ctx context.Context, o *options, p *program, c *capture) error {
 		return err
 	}
 	defer other.close()
+	if err := other.consent(o.yes); err != nil {
+		return err
+	}
 	bar := o.progress(c)
 	out := newOutput(bar.over(os.Stdout), c.live)
 	defer out.Flush()
 	defer bar.clear()
-	fmt.Fprintf(out, "%s against %s of %s on %s\n", p, other.name, o.against, c.name)
+	fmt.Fprintf(out, "%s against %s on %s\n", p, other.name, c.name)
 	out.paragraph()
-	d := duel{is: p, was: other, w: out, isTime: timing{prog: p}, wasTime: timing{prog: other}}
+	d := duel{is: newSide(p), was: newSide(other), w: out}
 	if err := d.run(ctx, c, bar); err != nil {
 		return err
 	}
 	bar.clear()
 	c.printMade(out)
-	return errors.Join(d.isT.err(c), d.end(), d.times())
+	d.printTotals()
+	if err := d.is.totals.err(c); err != nil {
+		return err
+	}
+	differs := d.conclude()
+	failed := d.printTimes()
+	return cmp.Or(out.Flush(), failed, differs)
 }
 
 // openAgainst loads the program of -against, OBJECT[:PROGRAM]. Without a name, it is
 // the program with the name of p, or the only one.
 func openAgainst(o *options, p *program) (*program, error) {
-	file, name := o.against, ""
-	if i := strings.LastIndexByte(file, ':'); i >= 0 {
-		if _, err := os.Stat(file); err != nil {
-			file, name = file[:i], file[i+1:]
-		}
-	}
-	spec, err := readObjectFile(file)
+	file, name := splitObject(o.against)
+	spec, err := readObject(file)
 	if err != nil {
 		return nil, err
 	}
@@ -56,83 +60,85 @@ func openAgainst(o *options, p *program) (*program, error) {
 		return nil, fmt.Errorf("%s is an %s program and %s an %s program: they cannot be compared", p.name, p.Type(), obj.name, t)
 	}
 	obj.optional = true
-	return obj.load(o.config)
+	other, err := obj.load(o.config)
+	if err != nil {
+		return nil, err
+	}
+	other.name += " of " + file
+	return other, nil
+}
+
+// splitObject splits OBJECT[:PROGRAM]. The name of a file may have a colon too.
+func splitObject(s string) (file, program string) {
+	i := strings.LastIndexByte(s, ':')
+	if _, err := os.Stat(s); err == nil || i < 0 {
+		return s, ""
+	}
+	return s[:i], s[i+1:]
 }
 
 // duel runs two programs on the same packets.
 type duel struct {
-	is, was   *program
-	w         *output
-	isT, wasT totals
-	isTime    timing
-	wasTime   timing
-	differ    int
+	is, was side
+	w       *output
+	differ  int // number of packets on which they differ
 }
 
-// chunkSize is how many packets one program runs on before the other does.
-const chunkSize = 512
+// side is one of the two programs, and what it did.
+type side struct {
+	prog   *program
+	totals totals
+	timing timing
+}
 
+func newSide(p *program) side { return side{prog: p, timing: timing{prog: p}} }
+
+func (s *side) add(o *outcome) {
+	s.totals.add(o)
+	s.timing.add(o)
+}
+
+// run runs both programs on all packets and prints where their results differ.
 func (d *duel) run(ctx context.Context, c *capture, bar *progress) error {
-	size := chunkSize
-	if c.live {
-		size = 1
-	}
-	var chunk []input
-	for in := range c.inputs(ctx) {
-		if chunk = append(chunk, in); len(chunk) < size {
-			continue
-		}
-		if err := d.compare(chunk); err != nil {
+	forIs, forWas, stop := tee(c.inputs(ctx))
+	defer stop()
+	nextWas, stopWas := iter.Pull(d.was.prog.batch(forWas, d.was.prog.ahead(c)))
+	defer stopWas()
+	for is := range d.is.prog.batch(forIs, d.is.prog.ahead(c)) {
+		was, _ := nextWas() // there is one for each input
+		if err := d.compare(was, is); err != nil {
 			return err
 		}
-		bar.step(d.isT.packets)
-		chunk = chunk[:0]
-	}
-	return d.compare(chunk)
-}
-
-// compare runs both programs on a few packets and prints where their results differ.
-func (d *duel) compare(chunk []input) error {
-	was := make([]outcome, 0, len(chunk))
-	for o := range d.was.batch(slices.Values(chunk), 0) {
-		if fatal(o.err) {
-			return o.err
-		}
-		d.wasT.add(&o)
-		d.wasTime.add(&o)
-		was = append(was, o.clone())
-	}
-	i := 0
-	for o := range d.is.batch(slices.Values(chunk), 0) {
-		if fatal(o.err) {
-			return o.err
-		}
-		d.isT.add(&o)
-		d.isTime.add(&o)
-		if !o.same(&was[i]) {
-			if err := d.tell(&was[i], &o); err != nil {
-				return err
-			}
-		}
-		i++
+		bar.step(d.is.totals.packets)
 	}
 	return nil
 }
 
-func (d *duel) tell(was, is *outcome) error {
+func (d *duel) compare(was, is *outcome) error {
+	if err := cmp.Or(was.err, is.err); fatal(err) {
+		return err
+	}
+	d.was.add(was)
+	d.is.add(is)
+	if is.same(was) {
+		return nil
+	}
 	before, after := was.record(), is.record()
 	words := differences(is.packet, &before, &after)
 	if len(words) == 0 {
 		return nil
 	}
 	d.differ++
-	return printDifferences(d.w, is, words)
+	return cmp.Or(printDifferences(d.w, is, words), d.w.line())
 }
 
-// end prints the totals of both.
-func (d *duel) end() error {
+func (d *duel) printTotals() {
 	d.w.paragraph()
-	fmt.Fprintf(d.w, "Was, %s\nIs,  %s\n", &d.wasT, &d.isT)
+	fmt.Fprintf(d.w, "Was, %s\nIs,  %s\n", &d.was.totals, &d.is.totals)
+}
+
+// conclude prints whether the programs do the same. It returns errDiffers if they do not.
+func (d *duel) conclude() error {
 	if d.differ == 0 {
 		fmt.Fprintln(d.w, "The two programs do the same with all packets.")
 		return nil
@@ -141,25 +147,17 @@ func (d *duel) end() error {
 	return errDiffers
 }
 
-// times prints how long runs of the two take.
-func (d *duel) times() error {
-	for _, t := range []*timing{&d.wasTime, &d.isTime} {
-		if err := t.measure(); err != nil {
-			return err
-		}
+// printTimes prints how long runs of the two take.
+func (d *duel) printTimes() error {
+	was, is := &d.was.timing, &d.is.timing
+	if err := cmp.Or(was.measure(), is.measure()); err != nil {
+		return err
 	}
-	if d.isTime.runs.n > 0 && d.wasTime.runs.n > 0 {
+	if was.runs.n > 0 && is.runs.n > 0 {
 		fmt.Fprintf(d.w, "Time per run, median: was %d ns, is %d ns.\n",
-			d.wasTime.runs.percentile(50).Nanoseconds(), d.isTime.runs.percentile(50).Nanoseconds())
+			was.runs.percentile(50).Nanoseconds(), is.runs.percentile(50).Nanoseconds())
 	}
 	return nil
-}
-
-// clone returns a copy that stays valid.
-func (o *outcome) clone() outcome {
-	c := *o
-	c.out, c.metadata = bytes.Clone(o.out), bytes.Clone(o.metadata)
-	return c
 }
 
 // same reports whether two outcomes for the same input are equal, apart from the time.
@@ -167,11 +165,7 @@ func (o *outcome) same(p *outcome) bool {
 	if o.err != nil || p.err != nil {
 		return o.err != nil && p.err != nil && o.err.Error() == p.err.Error()
 	}
-	return o.code == p.code && o.sight == p.sight &&
-		bytes.Equal(o.out, p.out) && bytes.Equal(o.metadata, p.metadata) &&
-		equal(o.context, p.context) && equal(o.flow, p.flow)
-}
-
-func equal[T comparable](a, b *T) bool {
-	return a == b || a != nil && b != nil && *a == *b
+	a, b := &o.res, &p.res
+	return a.Verdict == b.Verdict && a.Sight == b.Sight && a.Context == b.Context && a.Keys == b.Keys &&
+		bytes.Equal(a.Packet, b.Packet) && bytes.Equal(a.Metadata, b.Metadata)
 }

@@ -11,15 +11,12 @@ const ethernet = 14 // size of an Ethernet header
 
 // change returns in words what a run did to the packet that went in. Positions
 // of bytes count from the start of that packet.
-func change(in, out []byte, blank int) string {
+func change(in, out []byte) string {
 	length := fmt.Sprintf("%d bytes", len(in))
 	if len(out) != len(in) {
 		length = fmt.Sprintf("%d -> %d bytes", len(in), len(out))
 	}
-	// Zeros in place of the Ethernet header do not come from the program.
-	blank = min(blank, len(in), len(out))
-	d := compare(in[blank:], out[blank:])
-	d.shift(blank)
+	d := compare(in, out)
 	parts := []string{length}
 	if d.size > 0 {
 		parts = append(parts, d.moved(in, out))
@@ -39,8 +36,9 @@ type difference struct {
 }
 
 // compare finds the place to add or remove bytes that leaves the fewest other changes.
-// Of equally good places it prefers that of a VLAN tag, then the packet's start and
-// end. It prefers the place of an outer IP header even to slightly better ones.
+// Of equally good places it prefers that of a VLAN tag, then the packet's start, its end
+// and the end of the Ethernet header. It prefers the place of an outer IP header even to
+// slightly better ones.
 func compare(in, out []byte) difference {
 	if bytes.Equal(in, out) {
 		return difference{}
@@ -73,7 +71,7 @@ func bestPlace(long, short []byte) int {
 	size := len(long) - len(short)
 	// Bytes of short before at are at the same place in long, and those from at on
 	// are size bytes later.
-	at, cost, tag, header := 0, 0, -1, -1
+	at, cost, tag, afterEthernet := 0, 0, -1, -1
 	for i := range short {
 		cost += differ(short[i], long[i+size])
 	}
@@ -83,8 +81,8 @@ func bestPlace(long, short []byte) int {
 		if i+1 == vlanAt && vlanTag(long, vlanAt, size) {
 			tag = cost
 		}
-		if i+1 == ethernet && outerIP(long, size) {
-			header = cost
+		if i+1 == ethernet {
+			afterEthernet = cost
 		}
 		if cost < best || cost == best && i+1 == len(short) && at > 0 {
 			best, at = cost, i+1
@@ -93,7 +91,9 @@ func bestPlace(long, short []byte) int {
 	switch {
 	case tag == best:
 		return vlanAt
-	case header >= 0 && header <= best+ethernet:
+	case afterEthernet >= 0 && afterEthernet <= best+ethernet && outerIP(long, size):
+		return ethernet
+	case afterEthernet == best && at > 0 && at < len(short):
 		return ethernet
 	}
 	return at
@@ -127,14 +127,6 @@ func vlanTag(packet []byte, at, size int) bool {
 	}
 	t := binary.BigEndian.Uint16(packet[at:])
 	return t == 0x8100 || t == 0x88a8
-}
-
-// shift makes positions count from n bytes earlier.
-func (d *difference) shift(n int) {
-	d.at += n
-	for i := range d.changed {
-		d.changed[i] += n
-	}
 }
 
 // moved returns in words what was added or removed.

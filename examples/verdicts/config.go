@@ -86,7 +86,8 @@ func readJSON(file string) (json.RawMessage, error) {
 
 // prepare sets the variables, and adds the programs that go into program arrays.
 func (c config) prepare(spec *ebpf.CollectionSpec) error {
-	for name, contents := range c {
+	for _, name := range slices.Sorted(maps.Keys(c)) {
+		contents := c[name]
 		if v := spec.Variables[name]; v != nil && spec.Maps[name] == nil {
 			if err := setVariable(v, contents); err != nil {
 				return fmt.Errorf("variable %s: %w", name, err)
@@ -194,8 +195,7 @@ func (e entry) String() string {
 	if e.Key == nil {
 		return "an entry"
 	}
-	b, _ := json.Marshal(e.Key)
-	return "key " + string(b)
+	return "key " + quoted(e.Key)
 }
 
 // entries parses a list of entries, as bpftool dumps them, or an object whose names are
@@ -255,6 +255,9 @@ func (e entry) put(m *ebpf.Map, spec *ebpf.MapSpec) error {
 	key, err := e.encodeKey(spec)
 	if err != nil {
 		return err
+	}
+	if e.Value == nil && e.Values == nil {
+		return fmt.Errorf("%s has no value", e)
 	}
 	value, done, err := e.encodeValue(spec)
 	if err != nil {

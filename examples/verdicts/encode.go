@@ -43,7 +43,7 @@ func encode(dst []byte, t btf.Type, v any) error {
 	case *btf.Union:
 		return encodeMembers(dst, t.Name, t.Members, v)
 	}
-	return fmt.Errorf("values of the type %s cannot be given", t.TypeName())
+	return fmt.Errorf("a value of the kind %s cannot be given", strings.TrimPrefix(fmt.Sprintf("%T", t), "*btf."))
 }
 
 var dumpedByte = regexp.MustCompile(`^0x[0-9a-fA-F]{2}$`)
@@ -63,7 +63,7 @@ func isDump(list []any, size int) bool {
 
 func encodeBytes(dst []byte, list []any) error {
 	if len(list) != len(dst) {
-		return fmt.Errorf("%d bytes given, %d wanted", len(list), len(dst))
+		return fmt.Errorf("%s given, %d wanted", count(len(list), "byte"), len(dst))
 	}
 	for i, v := range list {
 		if err := encodeInt(dst[i:i+1], v, false, false); err != nil {
@@ -106,7 +106,7 @@ func encodeUntyped(dst []byte, v any) error {
 	case isText:
 		return encodeText(dst, s)
 	}
-	return fmt.Errorf("%v for %d bytes whose fields the object does not tell: give a list of bytes", v, len(dst))
+	return fmt.Errorf("%s for %d bytes whose fields the object does not tell: give a list of bytes", quoted(v), len(dst))
 }
 
 func isIntSize(n int) bool { return n == 1 || n == 2 || n == 4 || n == 8 }
@@ -176,7 +176,13 @@ func toInt(v any) (*big.Int, error) {
 	if n, ok := new(big.Int).SetString(text, 0); ok {
 		return n, nil
 	}
-	return nil, fmt.Errorf("%v is no whole number", v)
+	return nil, fmt.Errorf("%s is no whole number", quoted(v))
+}
+
+// quoted returns a value as JSON has it.
+func quoted(v any) string {
+	b, _ := json.Marshal(v)
+	return string(b)
 }
 
 func encodeEnum(dst []byte, t *btf.Enum, v any) error {
@@ -219,13 +225,15 @@ func encodeArray(dst []byte, t *btf.Array, v any) error {
 		}
 		return err
 	}
-	return fmt.Errorf("%v for an array of %d elements: give a list", v, t.Nelems)
+	return fmt.Errorf("%s for an array of %d elements: give a list", quoted(v), t.Nelems)
 }
 
 func encodeMembers(dst []byte, typeName string, members []btf.Member, v any) error {
 	switch v := v.(type) {
 	case string:
 		return encodeText(dst, v)
+	case []any:
+		return encodeBytes(dst, v)
 	case map[string]any:
 		for _, name := range slices.Sorted(maps.Keys(v)) {
 			if err := encodeMember(dst, members, name, v[name]); err != nil {
@@ -234,7 +242,7 @@ func encodeMembers(dst []byte, typeName string, members []btf.Member, v any) err
 		}
 		return nil
 	}
-	return fmt.Errorf("%v for a struct %s: give an object with its fields (%s)", v, typeName, strings.Join(fieldNames(members), ", "))
+	return fmt.Errorf("%s for a struct %s: give an object with its fields (%s)", quoted(v), typeName, strings.Join(fieldNames(members), ", "))
 }
 
 // encodeMember encodes a field, which may be inside an anonymous struct or union.

@@ -83,7 +83,7 @@ func places(packet []byte, positions []int) (found []place) {
 		start = end
 	}
 	if len(positions) > 0 {
-		found = append(found, place{layer: "what follows", from: positions[0], to: len(packet), format: hexBytes})
+		found = append(found, place{layer: unknown, from: positions[0], to: len(packet), format: hexBytes})
 	}
 	return found
 }
@@ -93,9 +93,15 @@ func countBefore(positions []int, end int) int {
 	return n
 }
 
+// unknown is the name of what is no header that can be decoded.
+const unknown = "what follows"
+
 // placeOf returns the field at a position in a header, which lies from start to end. A
 // header without known fields is one place.
 func placeOf(layer gopacket.LayerType, start, end, position int) place {
+	if layer == gopacket.LayerTypeDecodeFailure {
+		return place{unknown, "", start, end, hexBytes}
+	}
 	from := start
 	for _, f := range headers[layer] {
 		to := min(start+f.end, end)

@@ -83,9 +83,11 @@ func (f fixtures) write(name string, b []byte) {
 	f.check(os.WriteFile(filepath.Join(f.dir, name), b, 0o644))
 }
 
-// objects makes a filter with a bug: it drops port 22 instead of 23.
+// objects makes two builds of a filter. The new one has a bug: it drops port 22 instead of
+// 23.
 func (f fixtures) objects() {
 	b := f.read(filepath.Join(f.dir, "xdp.o"))
+	f.write("old.o", b)
 	f.write("truncated.o", b[:len(b)/2])
 	file, err := elf.NewFile(bytes.NewReader(b))
 	f.check(err)
@@ -103,7 +105,7 @@ func (f fixtures) objects() {
 	if found == 0 {
 		f.t.Fatal("the filter does not compare a port with 23")
 	}
-	f.write("buggy.o", b)
+	f.write("new.o", b)
 }
 
 // captures makes captures in other formats, and of packets of odd sizes.
@@ -155,6 +157,7 @@ func (f fixtures) json() {
 	f.write("before.json", []byte(before))
 	lines := bytes.SplitAfter([]byte(before), []byte("\n"))
 	f.write("short.json", bytes.Join(lines[:10], nil))
+	f.write("error.json", bytes.Replace([]byte(before), []byte(`"verdict":"XDP_PASS","code":2`), []byte(`"error":"out of memory"`), 1))
 	longer := command(f.t, f.dir, "", "-pcap", "short.pcapng", "-json").stdout
 	f.write("longer.json", append([]byte(longer), lines[2]...))
 	tc := command(f.t, f.dir, "", "-object", "tc.o", "-program", "tc_rewrite", "-json").stdout
@@ -166,6 +169,11 @@ func (f fixtures) json() {
 	f.write("field.json", []byte(`[{"key": {"adress": "192.0.2.1"}, "value": 1}]`))
 	f.write("rule.json", []byte(`[{"key": {"address": "192.0.2.1"}, "value": "RULE_DENY"}]`))
 	f.write("program.json", []byte(`{"0": "nope"}`))
+	f.write("size.json", []byte(`[{"key": ["0x18","0x00"], "value": 1}]`))
+	f.write("value.json", []byte(`[{"key": "10.0.0.0/8"}]`))
+	f.write("index.json", []byte(`{"300": 1}`))
+	f.write("cpu.json", []byte(`[{"key": 1, "values": [{"cpu": 65536, "value": 1}]}]`))
+	f.write("inner.json", []byte(`{"198.51.100.20": {"99999": true}}`))
 }
 
 func (f fixtures) gzip(name string, b []byte) {

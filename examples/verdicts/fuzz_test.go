@@ -30,7 +30,7 @@ func FuzzCapture(f *testing.F) {
 		for in := range c.inputs(context.Background()) {
 			in.summary()
 			if len(last) >= ethernet && len(in.packet) >= ethernet {
-				change(last, in.packet, ethernet)
+				change(last, in.packet)
 				packetDifferences(last, in.packet)
 			}
 			last = in.packet

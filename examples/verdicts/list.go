@@ -19,18 +19,15 @@ type listSink struct {
 }
 
 func (s listSink) take(o *outcome) error {
-	verdict, rest := "error:", ""
 	if o.err != nil {
-		rest = o.err.Error()
-		_, err := fmt.Fprintf(s.w, "%4d  %-64s  %s %s\n", o.n, o.summary(), verdict, rest)
+		_, err := fmt.Fprintf(s.w, "%4d  %-64s  error: %s\n", o.n, o.summary(), o.err)
 		return err
 	}
-	verdict = o.verdict.String()
 	notes := o.notes(s.context)
-	if o.out != nil {
-		notes = append([]string{change(o.packet, o.out, o.blank)}, notes...)
+	if o.res.Packet != nil {
+		notes = append([]string{change(o.packet, o.res.Packet)}, notes...)
 	}
-	line := fmt.Sprintf("%4d  %-64s  %-11s  %s", o.n, o.summary(), verdict, strings.Join(notes, ", "))
+	line := fmt.Sprintf("%4d  %-64s  %-11s  %s", o.n, o.summary(), o.res.Verdict, strings.Join(notes, ", "))
 	_, err := fmt.Fprintln(s.w, strings.TrimRight(line, " "))
 	return err
 }

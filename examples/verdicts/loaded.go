@@ -24,6 +24,8 @@ func openLoaded(pinned string, id uint) (*program, error) {
 		return nil, fmt.Errorf("no program with the ID %d is loaded: bpftool prog lists those that are", id)
 	case errors.Is(err, os.ErrPermission) && os.Geteuid() != 0:
 		return nil, fmt.Errorf("%s: opening a loaded program takes root, or CAP_BPF together with CAP_SYS_ADMIN", what)
+	case errors.Is(err, os.ErrPermission) && pinned != "":
+		return nil, fmt.Errorf("%s is no pinned program, which is a file in a BPF file system", pinned)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
@@ -31,17 +33,22 @@ func openLoaded(pinned string, id uint) (*program, error) {
 	if info, err := prog.Info(); err == nil && info.Name != "" {
 		p.name = info.Name
 	}
-	if runners[prog.Type()] == nil {
+	if !takesPacket(prog.Type()) {
 		prog.Close()
 		return nil, fmt.Errorf("%s is a %s program, which takes no packets", p.name, prog.Type())
 	}
 	return p, nil
 }
 
-// consent refuses to run a program that others may use, unless a flag allows it or the
-// program cannot change any map.
+// consent refuses to run a program that could crash the kernel, or that others may use,
+// unless a flag allows it. A program that cannot change any map is allowed.
 func (p *program) consent(yes bool) error {
-	if p.own || yes {
+	switch {
+	case yes:
+		return nil
+	case p.danger != "":
+		return fmt.Errorf("%s %s: give -yes to run it, but better in a virtual machine", p.name, p.danger)
+	case p.own:
 		return nil
 	}
 	info, err := p.Info()

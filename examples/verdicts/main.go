@@ -40,6 +40,11 @@ import (
 //go:embed traffic.pcap
 var trafficCapture []byte
 
+// schema describes what -json and -time print.
+//
+//go:embed schema.json
+var schema string
+
 // filterProgram is the program of filterObject that runs by default.
 const filterProgram = "xdp_filter"
 
@@ -52,6 +57,10 @@ func main() {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "verdicts: %v\nverdicts -h lists the flags, with examples.\n", err)
 		os.Exit(2)
+	}
+	if o.schema {
+		fmt.Print(schema)
+		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process
@@ -85,7 +94,7 @@ func run(ctx context.Context, o *options) error {
 	if err := p.consent(o.yes); err != nil {
 		return err
 	}
-	if o.write != "" && !returnsPackets(p.Type()) {
+	if o.write != "" && !returnsPacket(p.Type()) {
 		return fmt.Errorf("-write: %s programs do not return packets", p.Type())
 	}
 	if o.against != "" {

@@ -10,16 +10,14 @@ import (
 // notes returns what a run did beyond its verdict and its packet. all asks for the whole
 // context.
 func (o *outcome) notes(all bool) (notes []string) {
-	if len(o.metadata) > 0 {
-		notes = append(notes, fmt.Sprintf("%d bytes of metadata: %x", len(o.metadata), o.metadata))
+	if m := o.res.Metadata; len(m) > 0 {
+		notes = append(notes, fmt.Sprintf("%d bytes of metadata: %x", len(m), m))
 	}
-	if o.context != nil {
-		notes = append(notes, contextNotes(o.context, all)...)
+	notes = append(notes, contextNotes(&o.res.Context, all)...)
+	if o.res.Verdict.Type == ebpf.FlowDissector {
+		notes = append(notes, flowNote(&o.res.Keys))
 	}
-	if o.flow != nil {
-		notes = append(notes, flowNote(o.flow))
-	}
-	if note := sightNote(o.sight); note != "" {
+	if note := sightNote(o.res.Sight); note != "" {
 		notes = append(notes, note)
 	}
 	return notes

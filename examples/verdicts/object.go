@@ -5,13 +5,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"github.com/progrun/progrun"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +25,19 @@ var programTypes = map[string]ebpf.ProgramType{
 	"lwt_seg6local": ebpf.LWTSeg6Local, "flow_dissector": ebpf.FlowDissector, "netfilter": ebpf.Netfilter,
 }
 
+// takesPacket reports whether programs of a type take packets.
+func takesPacket(t ebpf.ProgramType) bool {
+	for _, packet := range programTypes {
+		if t == packet {
+			return true
+		}
+	}
+	return false
+}
+
+// returnsPacket reports whether the packet comes back from programs of a type.
+func returnsPacket(t ebpf.ProgramType) bool { return t != ebpf.FlowDissector && t != ebpf.Netfilter }
+
 // object is a program of an object file.
 type object struct {
 	spec *ebpf.CollectionSpec
@@ -33,33 +48,29 @@ type object struct {
 
 // openObject reads an object file and finds the program to run in it.
 func openObject(file, program, typ string) (*object, error) {
-	spec, err := readObjectFile(file)
+	spec, err := readObject(file)
 	if err != nil {
 		return nil, err
 	}
 	return newObject(spec, program, typ)
 }
 
-func readObjectFile(name string) (*ebpf.CollectionSpec, error) {
-	f, err := os.Open(name)
+func readObject(file string) (*ebpf.CollectionSpec, error) {
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return readObject(f, name)
-}
-
-func readObject(r io.ReaderAt, name string) (*ebpf.CollectionSpec, error) {
 	magic := make([]byte, 4)
-	if n, _ := r.ReadAt(magic, 0); !bytes.Equal(magic[:n], []byte("\x7fELF")) {
-		return nil, fmt.Errorf("%s is no BPF object file: it does not begin as an ELF file does", name)
+	if n, _ := f.ReadAt(magic, 0); !bytes.Equal(magic[:n], []byte("\x7fELF")) {
+		return nil, fmt.Errorf("%s is no BPF object file: it does not begin as an ELF file does", file)
 	}
-	spec, err := ebpf.LoadCollectionSpecFromReader(r)
+	spec, err := ebpf.LoadCollectionSpecFromReader(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s is no BPF object file that can be read: %w", name, err)
+		return nil, fmt.Errorf("%s is no BPF object file that can be read: %w", file, ended(err))
 	}
 	if (spec.ByteOrder == binary.LittleEndian) != littleEndian {
-		return nil, fmt.Errorf("%s is for machines of the other byte order, %s", name, spec.ByteOrder)
+		return nil, fmt.Errorf("%s is for machines of the other byte order, %s", file, spec.ByteOrder)
 	}
 	return spec, nil
 }
@@ -127,23 +138,27 @@ func choose(spec *ebpf.CollectionSpec, name string) (string, error) {
 
 // candidates returns the programs that take packets, and a sentence that lists them.
 func candidates(spec *ebpf.CollectionSpec) (names []string, has string) {
-	var list, unknown []string
+	var list, unknown, others []string
 	for _, n := range slices.Sorted(maps.Keys(spec.Programs)) {
-		p := spec.Programs[n]
-		if p.Type == ebpf.UnspecifiedProgram {
+		switch p := spec.Programs[n]; {
+		case p.Type == ebpf.UnspecifiedProgram:
 			unknown = append(unknown, fmt.Sprintf("%s (section %q)", n, p.SectionName))
-		} else if runners[p.Type] != nil {
+		case takesPacket(p.Type):
 			names = append(names, n)
 			list = append(list, fmt.Sprintf("%s (%s)", n, p.Type))
+		case !slices.Contains(others, p.Type.String()):
+			others = append(others, p.Type.String())
 		}
 	}
 	switch {
 	case len(list) > 0:
 		return names, "the object has " + strings.Join(list, ", ")
 	case len(unknown) > 0:
-		return nil, "the sections do not tell the types of " + strings.Join(unknown, ", ") + ": say it with -type, such as -type xdp"
+		return nil, "the sections do not tell the types of " + strings.Join(unknown, ", ") + ": give it with -type, such as -type xdp"
+	case len(others) > 0:
+		return nil, "none of the object's programs takes packets: they are of the type " + strings.Join(others, ", ")
 	}
-	return nil, "none of the object's programs takes packets"
+	return nil, "the object has no programs"
 }
 
 // load loads the program and what it refers to, and fills maps as cfg says. It pins and
@@ -162,14 +177,24 @@ func (o *object) load(cfg config) (*program, error) {
 	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
-		return nil, permission(err)
+		return nil, refused(spec.Programs[o.name], err)
 	}
 	if err := cfg.fill(spec, coll); err != nil {
 		coll.Close()
 		return nil, err
 	}
-	prog := coll.Programs[o.name]
-	return &program{Program: prog, name: o.name, attach: spec.Programs[o.name].AttachType, own: true, close: coll.Close}, nil
+	p := spec.Programs[o.name]
+	return &program{Program: coll.Programs[o.name], name: o.name, attach: p.AttachType, own: true, danger: danger(p), close: coll.Close}, nil
+}
+
+// danger returns what a run of a program could do to the kernel, or "".
+func danger(p *ebpf.ProgramSpec) string {
+	for _, ins := range p.Instructions {
+		if p.Type == ebpf.LWTXmit && ins.IsBuiltinCall() && asm.BuiltinFunc(ins.Constant) == asm.FnLwtPushEncap {
+			return "calls bpf_lwt_push_encap, which crashes kernels before 7.1 that have no backport of the commit 972787479ee7"
+		}
+	}
+	return ""
 }
 
 // prune removes from spec what the program of that name does not refer to.
@@ -213,6 +238,21 @@ func (r *references) mapSpec(name string) {
 			r.mapSpec(held)
 		}
 	}
+}
+
+// refused returns the error of a load, with what the kernel lacks or the end of what the
+// verifier said.
+func refused(p *ebpf.ProgramSpec, err error) error {
+	var v *ebpf.VerifierError
+	switch {
+	case errors.As(err, &v) && len(v.Log) > 0:
+		return fmt.Errorf("%s%-20v", strings.TrimSuffix(err.Error(), v.Error()), v)
+	case errors.Is(features.HaveProgramType(p.Type), ebpf.ErrNotSupported):
+		return fmt.Errorf("this kernel has no %s programs: %w", p.Type, err)
+	case p.Flags&unix.BPF_F_XDP_HAS_FRAGS != 0 && errors.Is(progrun.HaveXDPMultiBuffer(), ebpf.ErrNotSupported):
+		return fmt.Errorf("this kernel has no XDP programs that see fragments (xdp.frags): %w", err)
+	}
+	return permission(err)
 }
 
 // permission returns err, or a clearer error if the process may not load programs.

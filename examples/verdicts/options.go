@@ -21,7 +21,7 @@ type options struct {
 	only            string
 	context, json   bool
 	golden, against string
-	time            bool
+	time, schema    bool
 }
 
 const help = `verdicts runs a BPF program on every packet of a capture and prints what it made of each.
@@ -44,7 +44,7 @@ The program, of any type that takes packets (XDP, tc, socket filter, cgroup_skb,
   -maps FILE        fills several maps from one JSON file: {"NAME": contents, ...}
   -pinned PATH      a loaded program that is pinned at PATH; it runs with the maps that it has
   -id N             a loaded program with this ID (bpftool prog); it runs with the maps that it has
-  -yes              lets a loaded program change its maps
+  -yes              lets a loaded program change its maps, and runs a program that may crash the kernel
 
 The packets:
   -pcap FILE        a pcap or pcapng file, which gzip may have compressed; - is standard input. Raw IP, Linux cooked,
@@ -59,6 +59,7 @@ What is printed:
   -against OBJECT[:PROGRAM]
                     the differences from the results of another program; exit status 1 if any
   -time             only the times of runs, as JSON
+  -schema           only the JSON Schema of what -json and -time print
   -write FILE       also writes the packets as the program left them to a capture; - is standard output
 
 The contents of a map are a list of {"key": ..., "value": ...}, as bpftool -j map dump prints it, or an object
@@ -66,12 +67,6 @@ The contents of a map are a list of {"key": ..., "value": ...}, as bpftool -j ma
 C's fields, a list, or text: "192.0.2.1", "2001:db8::1", "10.0.0.0/8" for an LPM trie, "02:00:00:00:00:01",
 "htons(80)", a name of an enum, or "0x..." for the bytes of a struct. In a map of maps it is the contents of a map.
 In a program array it is the name of a program.
-
-A line of -json has n (the packet's number), summary, length and crc (CRC-32) of the input, wire (the length on the
-wire, if the capture has less), verdict, code (the verdict as a number), packet (in hex, if the program changed it),
-metadata (in hex), context (the fields of struct __sk_buff that are not 0), flow (struct bpf_flow_keys), sight ("part"
-if the program could not see all of the packet, "unknown" if that is not known), and error (why the program could not
-be run).
 `
 
 func parse(args []string) (*options, error) {
@@ -108,6 +103,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.golden, "golden", "", "")
 	f.StringVar(&o.against, "against", "", "")
 	f.BoolVar(&o.time, "time", false, "")
+	f.BoolVar(&o.schema, "schema", false, "")
 	return f
 }
 
@@ -120,6 +116,9 @@ var exclusive = [][]string{
 }
 
 func (o *options) check(given map[string]bool) error {
+	if o.schema && len(given) > 1 {
+		return errors.New("-schema takes no other flags")
+	}
 	for _, flags := range exclusive {
 		both := slices.DeleteFunc(slices.Clone(flags), func(f string) bool { return !given[f] })
 		if len(both) > 1 {
@@ -139,9 +138,6 @@ func (o *options) check(given map[string]bool) error {
 	if given["id"] && o.id == 0 {
 		return errors.New("-id 0: IDs begin with 1")
 	}
-	if given["yes"] && !given["pinned"] && !given["id"] {
-		return errors.New("-yes is for programs that are loaded: -pinned or -id")
-	}
 	return nil
 }
 
@@ -152,7 +148,7 @@ func (o *options) wants(out *outcome) bool {
 	}
 	name := "error"
 	if out.err == nil {
-		name = out.verdict.String()
+		name = out.res.Verdict.String()
 	}
 	for want := range strings.SplitSeq(o.only, ",") {
 		if matches(name, strings.TrimSpace(want)) {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"iter"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -14,16 +12,12 @@ type program struct {
 	*ebpf.Program
 	name   string
 	attach ebpf.AttachType
-	own    bool // whether this command loaded it, so that nobody else uses its maps
+	own    bool   // whether this command loaded it, so that nobody else uses its maps
+	danger string // what a run could do to the kernel, or ""
 	close  func()
 }
 
 func (p *program) String() string { return fmt.Sprintf("%s (%s)", p.name, p.Type()) }
-
-// batch runs the program on inputs; see runner.
-func (p *program) batch(inputs iter.Seq[input], ahead int) iter.Seq[outcome] {
-	return runners[p.Type()](p.Program, inputs, ahead)
-}
 
 // ahead returns how many packets of a capture may run ahead of the one that is shown. It
 // is enough for many packets of an XDP program to run in one system call. It is 0 for
@@ -33,11 +27,6 @@ func (p *program) ahead(c *capture) int {
 		return 0
 	}
 	return 512
-}
-
-// times runs the program on packets; see runTimes.
-func (p *program) times(packets iter.Seq[[]byte]) iter.Seq2[time.Duration, error] {
-	return runTimes(p.Program, packets)
 }
 
 // empty loads a program of the same type that does nothing.

@@ -12,8 +12,8 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// record is a line of -json. Zero fields are left out, except the number, the length and
-// the code of a verdict.
+// record is a line of -json, as schema.json describes it. Zero fields are left out, except
+// the number, the length and the code of a verdict.
 type record struct {
 	N       int    `json:"n"`                 // the packet's number in the capture, from 1
 	Summary string `json:"summary"`           // the packet in words
@@ -84,32 +84,22 @@ func (o *outcome) record() record {
 		r.Error = o.err.Error()
 		return r
 	}
-	code := o.code
-	r.Verdict, r.Code = o.verdict.String(), &code
-	if out := o.whole(); !bytes.Equal(out, o.packet) {
-		r.Packet = out
+	code := o.res.Verdict.Value
+	r.Verdict, r.Code = o.res.Verdict.String(), &code
+	if out := o.out(); !bytes.Equal(out, o.packet) {
+		r.Packet = bytes.Clone(out)
 	}
-	r.Metadata = bytes.Clone(o.metadata)
-	r.Context, r.Flow = contextOf(o.context), flowOf(o.flow)
-	if o.sight != progrun.SightWhole {
-		r.Sight = o.sight.String()
+	r.Metadata = bytes.Clone(o.res.Metadata)
+	r.Context, r.Flow = contextOf(&o.res.Context), flowOf(&o.res.Keys)
+	if o.res.Sight != progrun.SightWhole {
+		r.Sight = o.res.Sight.String()
 	}
 	return r
 }
 
-// whole returns the packet as the program left it. It has the Ethernet header of the
-// input if none comes back. If no packet comes back, whole returns the input.
-func (o *outcome) whole() []byte {
-	if o.out == nil {
-		return o.packet
-	}
-	b := bytes.Clone(o.out)
-	copy(b[:min(o.blank, len(b))], o.packet)
-	return b
-}
-
+// contextOf returns nil for types of programs that have no context.
 func contextOf(c *progrun.SKB) *contextRecord {
-	if c == nil {
+	if *c == (progrun.SKB{}) {
 		return nil
 	}
 	return &contextRecord{
@@ -118,8 +108,9 @@ func contextOf(c *progrun.SKB) *contextRecord {
 	}
 }
 
+// flowOf returns nil for types of programs that find no flows.
 func flowOf(k *progrun.FlowKeys) *flowRecord {
-	if k == nil {
+	if *k == (progrun.FlowKeys{}) {
 		return nil
 	}
 	return &flowRecord{

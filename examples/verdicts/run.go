@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,18 +19,19 @@ func runList(ctx context.Context, o *options, p *program, c *capture) error {
 	if err != nil {
 		return err
 	}
-	t, times := totals{}, timing{prog: p}
+	t, times := totals{only: o.only}, timing{prog: p}
 	for outcome := range p.batch(c.inputs(ctx), p.ahead(c)) {
 		if fatal(outcome.err) {
 			return outcome.err
 		}
-		t.add(&outcome)
-		times.add(&outcome)
+		t.add(outcome)
+		times.add(outcome)
 		bar.step(t.packets)
-		if !o.wants(&outcome) {
+		if !o.wants(outcome) {
 			continue
 		}
-		if err := take(sinks, &outcome); err != nil {
+		t.wanted++
+		if err := take(sinks, outcome); err != nil {
 			return err
 		}
 		if err := out.line(); err != nil {
@@ -37,7 +39,9 @@ func runList(ctx context.Context, o *options, p *program, c *capture) error {
 		}
 	}
 	bar.clear()
-	return errors.Join(o.summarize(out, p, c, &t, &times), end(sinks), t.err(c))
+	failed := o.summarize(out, p, c, &t, &times)
+	ended := end(sinks)
+	return cmp.Or(t.err(c), out.Flush(), failed, ended)
 }
 
 func take(sinks []sink, o *outcome) error {
@@ -70,17 +74,13 @@ func (o *options) sinks(out *output, p *program, c *capture) (sinks []sink, err 
 	case o.json:
 		sinks = append(sinks, newJSONSink(out))
 	case o.golden != "":
-		golden, err := openGolden(o.golden, out)
+		golden, err := openGolden(o.golden, c, out)
 		if err != nil {
 			return nil, err
 		}
 		sinks = append(sinks, golden)
 	case !o.time && o.write != "-":
 		sinks = append(sinks, listSink{out, o.context})
-	}
-	if !o.json && !o.time {
-		fmt.Fprintf(out, "%s on %s\n", p, c.name)
-		out.paragraph()
 	}
 	if o.write != "" {
 		var notes io.Writer = out
@@ -92,6 +92,10 @@ func (o *options) sinks(out *output, p *program, c *capture) (sinks []sink, err 
 			return nil, err
 		}
 		sinks = append(sinks, capture)
+	}
+	if !o.json && !o.time {
+		fmt.Fprintf(out, "%s on %s\n", p, c.name)
+		out.paragraph()
 	}
 	return sinks, nil
 }
@@ -107,7 +111,7 @@ func (o *options) summarize(out *output, p *program, c *capture, t *totals, time
 		return nil
 	case o.time:
 		c.printMade(os.Stderr)
-		if err := times.measure(); err != nil {
+		if err := times.measure(); err != nil || times.runs.n == 0 {
 			return err
 		}
 		return times.printJSON(out, c.name, t.packets)

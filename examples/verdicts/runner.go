@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"iter"
 	"time"
 
@@ -10,94 +9,39 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// outcome is the result of a run of a program of any type.
+// outcome is what became of an input. Its err says why the program could not be run.
 type outcome struct {
 	input
-	verdict  fmt.Stringer
-	code     int64 // the verdict as a number
-	perRun   time.Duration
-	out      []byte // the packet as the program left it, or nil if none comes back
-	blank    int    // number of bytes at the start of out that come back as zeros
-	metadata []byte
-	context  *progrun.SKB
-	flow     *progrun.FlowKeys
-	sight    progrun.Sight
+	// res has the packet with its Ethernet header, even if the program does not see
+	// that. It is zero if the program could not be run.
+	res progrun.AnyResult
 }
 
-// runner runs a program of one type on inputs, and yields an outcome for each,
-// in order. An outcome is valid until the next one. Up to ahead more inputs may have
-// been pulled and run. progrun.Any runs all types too, but returns no metadata, contexts
-// and flow keys.
-type runner func(prog *ebpf.Program, inputs iter.Seq[input], ahead int) iter.Seq[outcome]
-
-// runners has a runner for each type of program that takes packets.
-var runners = map[ebpf.ProgramType]runner{
-	ebpf.XDP: runnerOf(progrun.XDP{}, func(r progrun.XDPResult) outcome {
-		return outcome{verdict: r.Action, code: int64(r.Action), perRun: r.PerRun, out: r.Packet, metadata: r.Metadata, sight: r.Sight}
-	}),
-	ebpf.SchedCLS: trafficControl,
-	ebpf.SchedACT: trafficControl,
-	ebpf.SocketFilter: runnerOf(progrun.SocketFilter{}, func(r progrun.SocketFilterResult) outcome {
-		return outcome{verdict: r.Verdict, code: int64(r.Verdict), perRun: r.PerRun, out: r.Packet, blank: ethernet, context: &r.Context}
-	}),
-	ebpf.CGroupSKB: runnerOf(progrun.CGroupSKB{}, func(r progrun.CGroupSKBResult) outcome {
-		return outcome{verdict: r.Verdict, code: int64(r.Verdict), perRun: r.PerRun, out: r.Packet, blank: ethernet, context: &r.Context, sight: r.Sight}
-	}),
-	ebpf.LWTIn:        tunnel,
-	ebpf.LWTOut:       tunnel,
-	ebpf.LWTXmit:      tunnel,
-	ebpf.LWTSeg6Local: tunnel,
-	ebpf.FlowDissector: runnerOf(progrun.FlowDissector{}, func(r progrun.FlowDissectorResult) outcome {
-		return outcome{verdict: r.Verdict, code: int64(r.Verdict), perRun: r.PerRun, flow: &r.Keys}
-	}),
-	ebpf.Netfilter: runnerOf(progrun.Netfilter{}, func(r progrun.NetfilterResult) outcome {
-		return outcome{verdict: r.Verdict, code: int64(r.Verdict), perRun: r.PerRun}
-	}),
-}
-
-var trafficControl = runnerOf(progrun.TC{}, func(r progrun.TCResult) outcome {
-	return outcome{verdict: r.Verdict, code: int64(r.Verdict), perRun: r.PerRun, out: r.Packet, context: &r.Context}
-})
-
-var tunnel = runnerOf(progrun.LWT{}, func(r progrun.LWTResult) outcome {
-	return outcome{verdict: r.Verdict, code: int64(r.Verdict), perRun: r.PerRun, out: r.Packet, blank: ethernet, context: &r.Context}
-})
-
-// returnsPackets reports whether the packet comes back from programs of a type.
-func returnsPackets(t ebpf.ProgramType) bool { return t != ebpf.FlowDissector && t != ebpf.Netfilter }
-
-// runnerOf returns a runner for a request. read reads its results into outcomes.
-func runnerOf[Q progrun.PacketRequest[Q, R], R any](req Q, read func(R) outcome) runner {
-	return func(prog *ebpf.Program, inputs iter.Seq[input], ahead int) iter.Seq[outcome] {
-		return func(yield func(outcome) bool) {
-			var wait queue // inputs that were pulled and have no outcome yet
-			requests := progrun.Packets(req, wait.packets(inputs))
-			for res, err := range progrun.Batch(prog, requests, &progrun.BatchOptions{KeepGoing: true, Ahead: ahead}) {
-				if !wait.failed(yield) {
-					return
-				}
-				o := outcome{}
-				if err == nil {
-					o = read(res.Result)
-				}
-				o.input = wait.pop()
-				if err != nil {
-					o.err = err
-				}
-				if !yield(o) {
-					return
-				}
+// batch runs the program on inputs and yields an outcome for each, in order. An outcome
+// is valid until the next one. Up to ahead more inputs may have been pulled and run.
+func (p *program) batch(inputs iter.Seq[input], ahead int) iter.Seq[*outcome] {
+	return func(yield func(*outcome) bool) {
+		var wait queue // inputs that were pulled and have no outcome yet
+		requests := progrun.Packets(progrun.Any{}, wait.packets(inputs))
+		for res, err := range progrun.Batch(p.Program, requests, &progrun.BatchOptions{KeepGoing: true, Ahead: ahead}) {
+			if !wait.failed(yield) {
+				return
 			}
-			wait.failed(yield)
+			o := outcome{input: wait.pop(), res: res.Result}
+			o.err = withoutNumber(err)
+			o.restore()
+			if !yield(&o) {
+				return
+			}
 		}
+		wait.failed(yield)
 	}
 }
 
-// runTimes runs a program of any type on packets, without output, and yields how long
-// each run took.
-func runTimes(prog *ebpf.Program, packets iter.Seq[[]byte]) iter.Seq2[time.Duration, error] {
+// times runs the program on packets, without output, and yields how long each run took.
+func (p *program) times(packets iter.Seq[[]byte]) iter.Seq2[time.Duration, error] {
 	return func(yield func(time.Duration, error) bool) {
-		for res, err := range progrun.Batch(prog, progrun.Packets(progrun.Any{NoOutput: true}, packets), nil) {
+		for res, err := range progrun.Batch(p.Program, progrun.Packets(progrun.Any{NoOutput: true}, packets), nil) {
 			if !yield(res.Result.PerRun, err) {
 				return
 			}
@@ -105,36 +49,33 @@ func runTimes(prog *ebpf.Program, packets iter.Seq[[]byte]) iter.Seq2[time.Durat
 	}
 }
 
-// queue has inputs in their order. Inputs with an error are not run.
-type queue []input
-
-// packets yields the packets of inputs that can be run, and queues each input.
-func (q *queue) packets(inputs iter.Seq[input]) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for in := range inputs {
-			*q = append(*q, in)
-			if in.err == nil && !yield(in.packet) {
-				return
-			}
-		}
+// restore writes the input's Ethernet header where zeros come back in its place.
+func (o *outcome) restore() {
+	switch o.res.Verdict.Type {
+	case ebpf.XDP, ebpf.SchedCLS, ebpf.SchedACT:
+		return
 	}
+	copy(o.res.Packet[:min(ethernet, len(o.res.Packet))], o.packet)
 }
 
-func (q *queue) pop() input {
-	in := (*q)[0]
-	*q = append((*q)[:0], (*q)[1:]...)
-	return in
+// out returns the packet as it came out: the input if the kernel returns none.
+func (o *outcome) out() []byte {
+	if o.res.Packet == nil {
+		return o.packet
+	}
+	return o.res.Packet
 }
 
-// failed yields the inputs with an error at the head of the queue. It reports whether to
-// go on.
-func (q *queue) failed(yield func(outcome) bool) bool {
-	for len(*q) > 0 && (*q)[0].err != nil {
-		if !yield(outcome{input: q.pop()}) {
-			return false
-		}
+// withoutNumber returns the error of an input without the number that it has in the
+// batch, where packets are missing that could not be run.
+func withoutNumber(err error) error {
+	var e *progrun.Error
+	if !errors.As(err, &e) {
+		return err
 	}
-	return true
+	of := *e
+	of.Input = 0
+	return &of
 }
 
 // fatal reports whether all packets would have the same error.

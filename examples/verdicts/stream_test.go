@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -77,25 +78,18 @@ func TestWrite(t *testing.T) {
 func TestTime(t *testing.T) {
 	needXDP(t)
 	r := command(t, "", "", "-time")
-	var have struct {
-		Program, Type, Capture string
-		Packets, Runs          int
-		Mean                   int `json:"mean_ns"`
-		Median                 int `json:"median_ns"`
-		P90                    int `json:"p90_ns"`
-		P99                    int `json:"p99_ns"`
-		Empty                  int `json:"empty_mean_ns"`
-		Histogram              []struct {
-			From int `json:"from_ns"`
-			Runs int
-		}
-	}
-	if err := json.Unmarshal([]byte(r.stdout), &have); err != nil || r.stderr != "" || strings.Count(r.stdout, "\n") != 1 {
+	var have timingRecord
+	var v any
+	err := errors.Join(json.Unmarshal([]byte(r.stdout), &have), json.Unmarshal([]byte(r.stdout), &v))
+	if err != nil || r.stderr != "" || strings.Count(r.stdout, "\n") != 1 {
 		t.Fatalf("%v, of %s", err, r)
+	}
+	if root := readSchema(t); root.check(root, v) != "" {
+		t.Errorf("%s in %s", root.check(root.Defs["timing"], v), r)
 	}
 	runs := 0
 	for _, bar := range have.Histogram {
-		runs += bar.Runs
+		runs += bar.N
 	}
 	if have.Program != "xdp_filter" || have.Type != "XDP" || have.Capture != "traffic.pcap" || have.Packets != 46 || have.Runs < 46 ||
 		have.Mean == 0 || have.Empty == 0 || have.Median > have.P90 || have.P90 > have.P99 || runs != have.Runs {
@@ -148,20 +142,55 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// A terminal shows how much of a large capture has been read.
+// A signal ends a run on a file. What was written until then is whole.
+func TestInterruptFile(t *testing.T) {
+	needXDP(t)
+	f := fixtures{t, t.TempDir()}
+	f.pcap("large.pcap", layers.LinkTypeEthernet, slices.Repeat([][]byte{make([]byte, 60)}, 20_000)...)
+	var stderr bytes.Buffer
+	cmd := exec.Command(built, "-pcap", "large.pcap", "-write", "out.pcap")
+	cmd.Dir, cmd.Stderr = f.dir, &stderr
+	list, err := cmd.StdoutPipe()
+	f.check(err)
+	f.check(cmd.Start())
+	if _, err := io.ReadFull(list, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	f.check(cmd.Process.Signal(os.Interrupt))
+	time.Sleep(200 * time.Millisecond) // the pipe is full long before the end of the list
+	rest, err := io.ReadAll(list)
+	f.check(err)
+	_ = cmd.Wait()
+	listed := bytes.Count(rest, []byte("XDP_PASS     60 bytes\n"))
+	if written := len(f.packets("out.pcap")); written == 0 || written == 20_000 || written != listed {
+		t.Errorf("%d packets were written, %d listed", written, listed)
+	}
+	if cmd.ProcessState.ExitCode() != 1 || stderr.String() != "verdicts: interrupted\n" {
+		t.Errorf("exit status %d, %s", cmd.ProcessState.ExitCode(), &stderr)
+	}
+}
+
+// Packets that run ahead, of both programs, stay in step with those that cannot be run.
+func TestAgainstMany(t *testing.T) {
+	needXDP(t)
+	f := fixtures{t, files(t)}
+	packet, none := f.packets("traffic.pcap")[2][14:], []byte{0x50}
+	f.pcap("many.pcap", layers.LinkTypeRaw, slices.Repeat([][]byte{packet, none, packet, packet}, 5000)...)
+	r := command(t, f.dir, "", "-pcap", "many.pcap", "-program", "xdp_pass", "-against", "xdp.o:xdp_drop")
+	want := "Was, 20000 packets: 15000 XDP_DROP, 5000 errors\nIs,  20000 packets: 15000 XDP_PASS, 5000 errors\nThe two programs differ on 15000 packets.\n"
+	if !strings.Contains(r.stdout, want) || strings.Count(r.stdout, "XDP_PASS, was XDP_DROP\n") != 15000 {
+		t.Errorf("want %s, not %s", want, r.stdout[max(0, len(r.stdout)-500):])
+	}
+}
+
+// A terminal shows how much of a capture has been read. A reader who is slow makes sure that it
+// takes long enough.
 func TestProgress(t *testing.T) {
 	needXDP(t)
 	f := fixtures{t, t.TempDir()}
-	frame := make([]byte, 60)
-	packets := make([][]byte, 400_000)
-	for i := range packets {
-		packets[i] = frame
-	}
-	f.pcap("large.pcap", layers.LinkTypeEthernet, packets...)
+	f.pcap("large.pcap", layers.LinkTypeEthernet, slices.Repeat([][]byte{make([]byte, 60)}, 20_000)...)
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f.check(err)
 	defer terminal.Close()
 	n, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPTN)
 	f.check(err)
@@ -171,7 +200,16 @@ func TestProgress(t *testing.T) {
 
 	cmd := exec.Command(built, "-pcap", "large.pcap")
 	cmd.Dir, cmd.Stderr = f.dir, screen
-	f.check(cmd.Run())
+	list, err := cmd.StdoutPipe()
+	f.check(err)
+	f.check(cmd.Start())
+	if _, err := io.ReadFull(list, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * progressAfter) // the pipe is full long before the end of the list
+	_, err = io.Copy(io.Discard, list)
+	f.check(err)
+	f.check(cmd.Wait())
 	screen.Close()
 	shown, _ := io.ReadAll(terminal) // ends with EIO once nobody has it open
 	if !bytes.Contains(shown, []byte("[=")) || !bytes.Contains(shown, []byte(" a second")) || !bytes.HasSuffix(shown, []byte("\r\x1b[K")) {

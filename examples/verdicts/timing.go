@@ -37,7 +37,7 @@ func (t *timing) add(o *outcome) {
 	if o.err != nil {
 		return
 	}
-	t.runs.add(o.perRun)
+	t.runs.add(o.res.PerRun)
 	if t.prog.own && len(t.sample) < sampleSize {
 		t.sample = append(t.sample, o.packet)
 	}
@@ -88,20 +88,26 @@ func (t *timing) print(w io.Writer) {
 	t.runs.print(w)
 }
 
+// timingRecord is the line of -time, as schema.json describes it.
+type timingRecord struct {
+	Program   string        `json:"program"`
+	Type      string        `json:"type"`
+	Capture   string        `json:"capture"`
+	Packets   int           `json:"packets"`
+	Runs      int           `json:"runs"`
+	Mean      time.Duration `json:"mean_ns"`
+	Median    time.Duration `json:"median_ns"`
+	P90       time.Duration `json:"p90_ns"`
+	P99       time.Duration `json:"p99_ns"`
+	Empty     time.Duration `json:"empty_mean_ns,omitempty"`
+	Histogram []bar         `json:"histogram"`
+}
+
 // printJSON prints the line of -time.
 func (t *timing) printJSON(w io.Writer, capture string, packets int) error {
-	return json.NewEncoder(w).Encode(struct {
-		Program   string        `json:"program"`
-		Type      string        `json:"type"`
-		Capture   string        `json:"capture"`
-		Packets   int           `json:"packets"`
-		Runs      int           `json:"runs"`
-		Mean      time.Duration `json:"mean_ns"`
-		Median    time.Duration `json:"median_ns"`
-		P90       time.Duration `json:"p90_ns"`
-		P99       time.Duration `json:"p99_ns"`
-		Empty     time.Duration `json:"empty_mean_ns,omitempty"`
-		Histogram []bar         `json:"histogram"`
-	}{t.prog.name, t.prog.Type().String(), capture, packets, t.runs.n, t.runs.mean(),
-		t.runs.percentile(50), t.runs.percentile(90), t.runs.percentile(99), t.empty.mean(), t.runs.bars()})
+	return json.NewEncoder(w).Encode(timingRecord{
+		Program: t.prog.name, Type: t.prog.Type().String(), Capture: capture, Packets: packets,
+		Runs: t.runs.n, Mean: t.runs.mean(), Median: t.runs.percentile(50), P90: t.runs.percentile(90),
+		P99: t.runs.percentile(99), Empty: t.empty.mean(), Histogram: t.runs.bars(),
+	})
 }

@@ -13,6 +13,8 @@ import (
 // totals counts the outcomes of a capture's packets.
 type totals struct {
 	packets, failed, cut, part int
+	only                       string // the value of -only
+	wanted                     int    // number of packets that -only asks for
 	verdicts                   map[string]int
 	last                       error // error of the last packet that failed
 }
@@ -26,13 +28,13 @@ func (t *totals) add(o *outcome) {
 		t.failed, t.last = t.failed+1, o.err
 		return
 	}
-	if o.sight == progrun.SightPart {
+	if o.res.Sight == progrun.SightPart {
 		t.part++
 	}
 	if t.verdicts == nil {
 		t.verdicts = map[string]int{}
 	}
-	t.verdicts[o.verdict.String()]++
+	t.verdicts[o.res.Verdict.String()]++
 }
 
 func (t *totals) String() string {
@@ -64,11 +66,14 @@ func (t *totals) print(w *output, p *program) {
 	}
 	w.paragraph()
 	fmt.Fprintln(w, t)
+	if t.wanted == 0 {
+		fmt.Fprintf(w, "None of these is %s.\n", strings.ReplaceAll(t.only, ",", " or "))
+	}
 	if t.cut > 0 {
 		fmt.Fprintf(w, "%d of these were cut short when they were captured: the program saw what was left.\n", t.cut)
 	}
 	if t.part > 0 {
-		fmt.Fprintf(w, "Of %d of these the program saw only a part: %s.\n", t.part, whyPart(p))
+		fmt.Fprintf(w, "The program saw only a part of %s: %s.\n", count(t.part, "packet"), whyPart(p))
 	}
 }
 

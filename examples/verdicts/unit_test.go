@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/hex"
+	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,6 +43,15 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// What is added after the Ethernet header may look like the end of it.
+func TestCompareEthernet(t *testing.T) {
+	in := unhex(t, "ffffffffffff 020000000001 0800 4500 0020")
+	out := unhex(t, "ffffffffffff 020000000001 0800 020000000002 020000000001 0800 4500 0020")
+	if have := change(in, out); have != "18 -> 32 bytes, 14 bytes added before byte 14" {
+		t.Error(have)
+	}
+}
+
 // A VLAN tag is recognized whatever bytes are beside it.
 func TestCompareVLAN(t *testing.T) {
 	for _, test := range []struct{ untagged, tagged, want string }{
@@ -54,10 +64,10 @@ func TestCompareVLAN(t *testing.T) {
 		{"ffffffffffff 020000000001 0800 4500", "ffffffffffff 020000000001 08000800 0800 4500", "4 bytes"},
 	} {
 		short, long := unhex(t, test.untagged), unhex(t, test.tagged)
-		if have := change(short, long, 0); !strings.Contains(have, ", "+test.want) || !strings.Contains(have, "added") {
+		if have := change(short, long); !strings.Contains(have, ", "+test.want) || !strings.Contains(have, "added") {
 			t.Errorf("%s to %s: %s, want %s added", test.untagged, test.tagged, have, test.want)
 		}
-		if have := change(long, short, 0); strings.HasPrefix(test.want, "VLAN") && !strings.HasSuffix(have, ", "+test.want+" removed") {
+		if have := change(long, short); strings.HasPrefix(test.want, "VLAN") && !strings.HasSuffix(have, ", "+test.want+" removed") {
 			t.Errorf("%s to %s: %s, want %s removed", test.tagged, test.untagged, have, test.want)
 		}
 	}
@@ -97,7 +107,7 @@ func TestEncode(t *testing.T) {
 		{s32, 4, `-1`, "ffffffff"},
 		{s32, 4, `-2147483649`, "-2147483649 does not fit in 32 bits"},
 		{u32, 4, `1.5`, "1.5 is no whole number"},
-		{u32, 4, `null`, "<nil> is no whole number"},
+		{u32, 4, `null`, "null is no whole number"},
 		{u32, 4, `"192.0.2.1"`, "c0000201"},
 		{u32, 4, `"htonl(1)"`, "00000001"},
 		{u32, 4, `"htons(80)"`, "00500000"},
@@ -120,7 +130,9 @@ func TestEncode(t *testing.T) {
 		{service, 20, `{"bit": 1}`, "bit: bit fields cannot be given by name: give the bytes of the whole struct"},
 		{service, 20, `1`, "1 for a struct service: give an object with its fields (v4, v6, port, flags, bit)"},
 		{service, 20, `"192.0.2.1"`, `"192.0.2.1" has 4 bytes, and 20 are wanted`},
-		{&btf.Pointer{Target: u8}, 8, `1`, "values of the type  cannot be given"},
+		{service, 20, `["0x01", "0x02"]`, "2 bytes given, 20 wanted"},
+		{service, 20, `[]`, "0 bytes given, 20 wanted"},
+		{&btf.Pointer{Target: u8}, 8, `1`, "a value of the kind Pointer cannot be given"},
 		// as bpftool dumps them, whatever the type
 		{u32, 4, `["0x01", "0x02", "0x03", "0x04"]`, "01020304"},
 		{nil, 4, `["0x01", "0x02", "0x03", "0x04"]`, "01020304"},
@@ -136,7 +148,7 @@ func TestEncode(t *testing.T) {
 		{nil, 6, `"02:00:00:00:00:01"`, "020000000001"},
 		{nil, 8, `"10.0.0.0/8"`, "080000000a000000"},
 		{nil, 8, `"10.0.0.0/33"`, `"10.0.0.0/33" is no address, prefix or MAC address, nor 0x with the digits of 8 bytes`},
-		{nil, 12, `{"a": 1}`, "map[a:1] for 12 bytes whose fields the object does not tell: give a list of bytes"},
+		{nil, 12, `{"a": 1}`, `{"a":1} for 12 bytes whose fields the object does not tell: give a list of bytes`},
 	} {
 		v, err := decodeJSON([]byte(test.json))
 		if err != nil {
@@ -191,6 +203,43 @@ func TestHistogram(t *testing.T) {
 	h.print(&b)
 	if want := "Median 50 ns, 90th percentile 50 ns, 99th 50 ns:\n      50 ns+ 100 %  ████████████████████████████████████████\n"; b.String() != want {
 		t.Errorf("%q", &b)
+	}
+}
+
+// Both halves of a tee have all inputs, whichever is ahead, and pull each once.
+func TestTee(t *testing.T) {
+	pulled := 0
+	a, b, stop := tee(func(yield func(input) bool) {
+		for pulled < 1000 {
+			if pulled++; !yield(input{n: pulled}) {
+				return
+			}
+		}
+	})
+	defer stop()
+	nextA, stopA := iter.Pull(a)
+	defer stopA()
+	nextB, stopB := iter.Pull(b)
+	defer stopB()
+	var have [2]int
+	for i := 0; have[0] < 1000 || have[1] < 1000; i++ {
+		side, next := i/7%2, nextA
+		if side == 1 {
+			next = nextB
+		}
+		for range i % 5 {
+			in, ok := next()
+			if have[side] == 1000 && !ok {
+				break
+			}
+			have[side]++
+			if !ok || in.n != have[side] {
+				t.Fatalf("side %d: input %d, %v, want %d", side, in.n, ok, have[side])
+			}
+		}
+		if pulled != max(have[0], have[1]) {
+			t.Fatalf("%d pulled for %d", pulled, have)
+		}
 	}
 }
 

@@ -97,6 +97,9 @@ var volatile = []struct {
 	{regexp.MustCompile(`Median \d+ ns, 90th percentile \d+ ns, 99th \d+ ns`), "Median N ns, 90th percentile N ns, 99th N ns"},
 	{regexp.MustCompile(`median: was \d+ ns, is \d+ ns`), "median: was N ns, is N ns"},
 	{regexp.MustCompile(`(?m)^ +\d+ ns[ +] +\d+ %.*\n`), ""},
+	{regexp.MustCompile(`_ns":\d+`), `_ns":N`},
+	{regexp.MustCompile(`"runs":\d+`), `"runs":N`},
+	{regexp.MustCompile(`"histogram":\[.*\]`), `"histogram":[…]`},
 	{regexp.MustCompile(`program \d+`), "program N"},
 }
 
@@ -157,7 +160,10 @@ func TestGolden(t *testing.T) {
 		{name: "tc-json", args: "-object tc.o -program tc_rewrite -json"},
 		{name: "act", args: "-object tc.o -program act_verdict"},
 		{name: "socket-filter", args: "-object socket_filter.o"},
-		{name: "lwt", args: "-object lwt.o -program lwt_push"},
+		{name: "lwt", args: "-object lwt.o -program lwt_in_push"},
+		{name: "lwt-xmit", args: "-object lwt.o -program lwt_xmit_head"},
+		{name: "lwt-danger", args: "-object lwt.o -program lwt_push"}, // never runs: it crashes some kernels
+		{name: "lwt-danger-against", args: "-object lwt.o -program lwt_xmit_head -against lwt.o:lwt_push"},
 		{name: "flow-dissector", args: "-object flow_dissector.o -program flow_dissect"},
 		{name: "flow-dissector-json", args: "-object flow_dissector.o -program flow_dissect -json"},
 		{name: "netfilter", args: "-object netfilter.o", need: haveNetfilter},
@@ -167,18 +173,41 @@ func TestGolden(t *testing.T) {
 		{name: "only", args: "-only tx,XDP_ABORTED"},
 		{name: "only-json", args: "-only drop -json"},
 		{name: "only-nothing", args: "-only XDP_REDIRECT"},
+		{name: "only-unknown", args: "-only drip,tz"},
 		{name: "only-error", args: "-object tc.o -program tc_rewrite -only error"},
 		{name: "golden-equal", args: "-golden before.json"},
-		{name: "golden", args: "-object buggy.o -program xdp_filter -golden before.json"},
+		{name: "golden", args: "-object new.o -program xdp_filter -golden before.json"},
+		{name: "golden-error", args: "-golden error.json"},
 		{name: "golden-tc", args: "-object tc.o -program tc_rewrite -golden tc.json"},
 		{name: "golden-other-capture", args: "-pcap sll.pcap -golden before.json"},
 		{name: "golden-too-short", args: "-golden short.json"},
 		{name: "golden-too-long", args: "-pcap short.pcapng -golden longer.json"},
+		{name: "golden-truncated", args: "-pcap truncated.pcap -golden before.json"},
+		{name: "golden-missing", args: "-golden nope.json"},
 		{name: "golden-none", args: "-golden traffic.pcap"},
-		{name: "against", args: "-object buggy.o -program xdp_filter -against xdp.o"},
+		{name: "against", args: "-object new.o -program xdp_filter -pcap traffic.pcap -against old.o"},
 		{name: "against-equal", args: "-against xdp.o:xdp_filter"},
 		{name: "against-other-type", args: "-against tc.o:tc_rewrite"},
+		{name: "against-fields", args: "-program xdp_pass -against xdp.o:xdp_filter"},
+		{name: "against-sizes", args: "-against xdp.o:xdp_grow_head"},
+		{name: "against-metadata", args: "-program xdp_meta -against xdp.o:xdp_pass -pcap short.pcap"},
+		{name: "against-tc", args: "-object tc.o -program tc_rewrite -against tc.o:tc_mark"},
+		{name: "against-flow", args: "-object flow_dissector.o -program flow_dissect -against flow_dissector.o:flow_continue"},
 		{name: "against-none", args: "-against xdp.o:nope"},
+		{name: "against-capture", args: "-against traffic.pcap"},
+		{name: "against-object-truncated", args: "-against truncated.o:xdp_filter"},
+		{name: "against-short", args: "-pcap short.pcap -object new.o -program xdp_filter -against old.o"},
+		{name: "against-truncated", args: "-pcap truncated.pcap -object new.o -program xdp_filter -against old.o"},
+		{name: "against-jumbo", args: "-pcap jumbo.pcap -object xdp_frags.o -program xdp_frags_tail -against xdp.o:xdp_pass", need: progrun.HaveXDPMultiBuffer},
+
+		{name: "time", args: "-time"},
+		{name: "time-nothing", args: "-time -pcap tiny.pcap"},
+		{name: "time-truncated", args: "-time -pcap truncated.pcap"},
+		{name: "write", args: "-pcap traffic.pcap -only tx,drop -write only.pcap"},
+		{name: "write-json", args: "-pcap traffic.pcap -only tx -json -write json.pcap"},
+		{name: "write-truncated", args: "-pcap truncated.pcap -only tx -write rest.pcap"},
+		{name: "write-nowhere", args: "-write nope/out.pcap"},
+		{name: "write-full", args: "-only tx -write /dev/full"},
 
 		// maps
 		{name: "maps-empty", args: "-object firewall.o -program firewall -only drop,tx,pass"},
@@ -189,20 +218,30 @@ func TestGolden(t *testing.T) {
 		{name: "map-bad-json", args: "-object firewall.o -program firewall -map networks=traffic.pcap"},
 		{name: "map-bad-field", args: "-object firewall.o -program firewall -map services=field.json"},
 		{name: "map-bad-rule", args: "-object firewall.o -program firewall -map services=rule.json"},
+		{name: "map-bad-size", args: "-object firewall.o -program firewall -map networks=size.json"},
+		{name: "map-bad-index", args: "-object firewall.o -program firewall -map protocols=index.json"},
+		{name: "map-bad-cpu", args: "-object firewall.o -program firewall -map protocols=cpu.json"},
+		{name: "map-bad-inner", args: "-object firewall.o -program firewall -map tenants=inner.json"},
+		{name: "map-no-value", args: "-object firewall.o -program firewall -map networks=value.json"},
+		{name: "map-missing", args: "-object firewall.o -program firewall -map networks=nope.json"},
+		{name: "maps-list", args: "-object firewall.o -program firewall -maps dump.json"},
 		{name: "map-bad-program", args: "-object firewall.o -program firewall -map next=program.json"},
 
 		// programs
 		{name: "type", args: "-object firewall.o -program old -type xdp -only pass"},
+		{name: "type-tc", args: "-object firewall.o -program old -type tc -only error"},
 		{name: "type-missing", args: "-object firewall.o -program old"},
 		{name: "type-wrong", args: "-object firewall.o -program old -type XDP"},
 		{name: "program-missing", args: "-object socket_filter.o -program nope"},
 		{name: "program-several", args: "-object cgroup_skb.o"},
 		{name: "program-no-packets", args: "-object syscall.o -program syscall_add"},
+		{name: "object-no-packets", args: "-object struct_ops.o"},
 		{name: "object-missing", args: "-object nope.o"},
 		{name: "object-none", args: "-object traffic.pcap"},
 		{name: "object-other-order", args: "-object other.o"},
 		{name: "object-truncated", args: "-object truncated.o"},
 		{name: "id-missing", args: "-id 4294967295"},
+		{name: "pinned-other", args: "-pinned traffic.pcap"},
 		{name: "pinned-missing", args: "-pinned nope"},
 
 		// captures
@@ -220,6 +259,7 @@ func TestGolden(t *testing.T) {
 		{name: "wifi", args: "-pcap wifi.pcap"},
 		{name: "wifi-later", args: "-pcap wifi.pcapng"},
 		{name: "short", args: "-pcap short.pcap"},
+		{name: "short-tc", args: "-object tc.o -program tc_mark -pcap short.pcap"},
 		{name: "short-pcapng", args: "-pcap short.pcapng"},
 		{name: "short-only", args: "-pcap tiny.pcap"},
 		{name: "jumbo", args: "-pcap jumbo.pcap", need: progrun.HaveXDPMultiBuffer},
@@ -241,8 +281,8 @@ func TestGolden(t *testing.T) {
 		// flags
 		{name: "flag-unknown", args: "-nope"},
 		{name: "flag-argument", args: "traffic.pcap"},
+		{name: "schema-alone", args: "-schema -json"},
 		{name: "flag-exclusive", args: "-json -golden before.json"},
-		{name: "flag-yes", args: "-yes"},
 		{name: "flag-maps-id", args: "-id 1 -maps firewall.json"},
 		{name: "write-itself", args: "-pcap traffic.pcap -write ./traffic.pcap"},
 		{name: "write-no-packets", args: "-object netfilter.o -write out.pcap"},
@@ -285,6 +325,56 @@ func TestCopies(t *testing.T) {
 		if !bytes.Equal(embedded, want) {
 			t.Errorf("the copy of %s differs: testdata/Makefile renews it", original)
 		}
+	}
+}
+
+// What the verifier says of a program is printed.
+func TestRefused(t *testing.T) {
+	needXDP(t)
+	r := command(t, "", "", "-type", "tc")
+	if !strings.HasPrefix(r.stderr, "verdicts: program xdp_filter: load program: permission denied:\n") ||
+		!strings.Contains(r.stderr, "invalid mem access") || strings.Count(r.stderr, "\n") > 25 || r.stdout != "" || r.status != 1 {
+		t.Errorf("%s", r)
+	}
+}
+
+// Output that cannot be written is an error.
+func TestFull(t *testing.T) {
+	needXDP(t)
+	for _, flag := range []string{"-json", "-time", "-only=tx", "-against=" + objectFile("xdp") + ":xdp_filter"} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer full.Close()
+		var stderr bytes.Buffer
+		cmd := exec.Command(built, flag)
+		cmd.Stdout, cmd.Stderr = full, &stderr
+		_ = cmd.Run()
+		if cmd.ProcessState.ExitCode() != 1 || stderr.String() != "verdicts: write /dev/stdout: no space left on device\n" {
+			t.Errorf("%s: exit status %d, %s", flag, cmd.ProcessState.ExitCode(), &stderr)
+		}
+	}
+}
+
+// The README's comparison is what the command prints, without heading and times.
+func TestREADME(t *testing.T) {
+	progruntest.Need(t, progrun.HaveCGroupSKBData())
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, _ := strings.Cut(string(readme), "-against \"$PWD/testdata/cgroup_skb_bpfel.o:cgroup_ingress\"\n")
+	shown, _, _ = strings.Cut(shown, "\n\n")
+	r := command(t, files(t), "", "-object", "cgroup_skb.o", "-program", "cgroup_egress", "-against", "cgroup_skb.o:cgroup_ingress")
+	lines := strings.Split(shown, "\n")
+	for _, line := range lines {
+		if !strings.Contains(r.stdout, strings.TrimPrefix(line, "    ")+"\n") {
+			t.Errorf("not printed: %s", line)
+		}
+	}
+	if len(lines) < 4 {
+		t.Errorf("the README shows %q", shown)
 	}
 }
 

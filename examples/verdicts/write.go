@@ -15,6 +15,7 @@ import (
 // the capture that was read.
 type writeSink struct {
 	notes  io.Writer
+	live   bool // whether the packets are read as they are captured
 	n      int
 	file   *os.File
 	buffer *bufio.Writer
@@ -33,19 +34,16 @@ func createCapture(name string, from *capture, notes io.Writer) (*writeSink, err
 			}
 		}
 	}
-	if name == "-" {
-		return newCapture(os.Stdout, notes)
+	f := os.Stdout
+	if name != "-" {
+		created, err := os.Create(name)
+		if err != nil {
+			return nil, err
+		}
+		f = created
 	}
-	f, err := os.Create(name)
-	if err != nil {
-		return nil, err
-	}
-	return newCapture(f, notes)
-}
-
-func newCapture(f *os.File, notes io.Writer) (*writeSink, error) {
 	b := bufio.NewWriter(f)
-	s := &writeSink{notes: notes, file: f, buffer: b, pcap: pcapgo.NewWriterNanos(b)}
+	s := &writeSink{notes: notes, live: from.live, file: f, buffer: b, pcap: pcapgo.NewWriterNanos(b)}
 	return s, s.pcap.WriteFileHeader(mostBytes, layers.LinkTypeEthernet)
 }
 
@@ -54,9 +52,12 @@ func (s *writeSink) take(o *outcome) error {
 		return nil
 	}
 	s.n++
-	b := o.whole()
+	b := o.out()
 	info := gopacket.CaptureInfo{Timestamp: o.time, CaptureLength: len(b), Length: max(len(b), len(b)+o.wire-len(o.packet))}
-	return s.pcap.WritePacket(info, b)
+	if err := s.pcap.WritePacket(info, b); err != nil || !s.live {
+		return err
+	}
+	return s.buffer.Flush()
 }
 
 func (s *writeSink) end() error {
