@@ -536,8 +536,8 @@ func ExampleLive_packets() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(stats.Frames, stats.Verdicts.Drop, stats.Verdicts.Pass, stats.LimitedBy)
-	// Output: 6 4 2 rate
+	fmt.Println(stats.Frames, stats.Verdicts.Drop, stats.Verdicts.Pass, stats.Wall >= 6*time.Millisecond)
+	// Output: 6 4 2 true
 }
 
 // Add makes one total of several runs. It marshals to JSON.

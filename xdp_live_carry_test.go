@@ -417,7 +417,7 @@ func TestExchangeRefusals(t *testing.T) {
 			{nil, "progrun: Exchange: the program is nil", unix.EINVAL},
 			{closed, "progrun: Exchange: the program is closed", unix.EBADF},
 			{tc.Program, "progrun: Exchange: runs XDP programs, not SchedCLS", unix.EINVAL},
-			{frags.Program, "progrun: Exchange: the program does not go with the one that runs", unix.EINVAL},
+			{frags.Program, "progrun: Exchange: the program does not fit the first program of the run", unix.EINVAL},
 			{devmap, "progrun: Exchange: " + neverRunsText, unix.EINVAL},
 			{cpumap, "progrun: Exchange: " + neverRunsText, unix.EINVAL},
 		} {
@@ -444,7 +444,7 @@ func TestLiveTimes(t *testing.T) {
 			prog, seen, _ := lengths(t, 1000)
 			stats, err := Live{Packets: packets, Times: times, Speed: speed, Frames: 3 * int64(len(packets))}.Run(soon(t), prog)
 			needLiveCarrier(t, err)
-			if stats.Frames != 3*int64(len(packets)) || stats.Missed != 0 || stats.LimitedBy != LimitRate {
+			if stats.Frames != 3*int64(len(packets)) || stats.Missed != 0 {
 				t.Errorf("%+v", stats)
 			}
 			got := seen()
@@ -470,7 +470,8 @@ func TestLiveTimes(t *testing.T) {
 			slices.Sort(off)
 			median := off[len(off)/2]
 			t.Logf("speed %g: off by %v in the median, %v at most", speed, median, off[len(off)-1])
-			return median < 200*time.Microsecond // most frames are farther apart
+			// Most frames are farther apart than this.
+			return median < 200*time.Microsecond && stats.LimitedBy == LimitRate
 		})
 	}
 }
@@ -496,7 +497,7 @@ func TestLiveTimesLate(t *testing.T) {
 		if ran, wrong := seen(); ran != frames || wrong != 0 || stats.Frames != frames || stats.Missed != 0 {
 			t.Errorf("%v apart: %d frames, %d of them not in order; %+v", c.apart, ran, wrong, stats)
 		}
-		if !c.kept && stats.LimitedBy == LimitRate {
+		if !c.kept && stats.Wall > 2*makeUp && stats.LimitedBy == LimitRate {
 			t.Errorf("%v apart: %d frames in %v, limited by %v", c.apart, frames, stats.Wall, stats.LimitedBy)
 		}
 		if batch := int64(defaultBatchSize); stats.Calls < frames/batch {
@@ -586,10 +587,11 @@ func TestLiveCarrierEnds(t *testing.T) {
 func TestLivePacketsMissed(t *testing.T) {
 	const packets = 100
 	prog, seen := orderly(t, packets)
-	frames := many() / 5
+	frames := many() / 2
 	stats, err := Live{Packets: numberedCapture(packets), Rate: 1e9, Frames: frames}.Run(soon(t), prog)
 	needLiveCarrier(t, err)
-	if ran, wrong := seen(); ran != frames || wrong != 0 || stats.Frames != frames || stats.Missed == 0 || stats.LimitedBy == LimitRate {
+	missed := stats.Missed > 0 && stats.LimitedBy != LimitRate || stats.Wall < 2*makeUp
+	if ran, wrong := seen(); ran != frames || wrong != 0 || stats.Frames != frames || !missed {
 		t.Errorf("%d frames, %d of them not in order; %+v", ran, wrong, stats)
 	}
 }
