@@ -140,7 +140,7 @@ func openFiles(t testing.TB) map[string]int {
 // of it may be left, in this process or in the kernel.
 func leavesNothing(t *testing.T, f func(note func())) {
 	t.Helper()
-	waitForCarriers(t, 0) // of other tests
+	waitForCarriers(t) // of other tests
 	open, before := openFiles(t), objectsOf(t, "self", nil)
 	var noted map[bpfObject]bool
 	f(func() { noted = objectsOf(t, "self", before) })
@@ -159,6 +159,18 @@ func leavesNothing(t *testing.T, f func(note func())) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	t.Errorf("open are %s", more)
+}
+
+// waitForCarriers waits until this process has no carriers.
+func waitForCarriers(t *testing.T) {
+	t.Helper()
+	for range 100 {
+		if carriers(t) == 0 {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Errorf("%d carriers are left", carriers(t))
 }
 
 // TestBatchLeavesNothing ends batches that carry in every way there is.
@@ -195,7 +207,7 @@ func TestBatchLeavesNothing(t *testing.T) {
 // leaveCarrying runs a batch, and leaves it in its middle once it carries.
 func leaveCarrying(t *testing.T, o *object, workers int, note func(), leave func(*object) bool) {
 	const inputs, middle = 20000, 12000
-	batch := Batch(o.Program, Packets(XDP{}, withPause(t, again(udp4(somewhere, 7, 1, 2, 3), inputs))),
+	batch := Batch(o.Program, Packets(XDP{}, withPause(again(udp4(somewhere, 7, 1, 2, 3), inputs))),
 		&BatchOptions{Ahead: 600, Workers: workers, KeepGoing: true})
 	n := 0
 	for res, err := range batch {
@@ -299,9 +311,6 @@ func TestCarrierKilled(t *testing.T) {
 	}
 	for _, what := range []string{carryingBatch, carryingWorkers, carryingLive, carryingVerdicts} {
 		t.Run(what, func(t *testing.T) {
-			if what == carryingBatch || what == carryingWorkers {
-				skipEmulated(t)
-			}
 			o := loadLive(t, "xdp_drop")
 			needCarrierOf(t, o)
 			for i := range kills {

@@ -174,7 +174,7 @@ func wantCarried(t *testing.T, name string, prog *ebpf.Program, want func(n int)
 	const inputs = 12000
 	var stats BatchStats
 	n := 0
-	for res, err := range Batch(prog, Packets(XDP{}, withPause(t, again(frame(64), inputs))), &BatchOptions{Ahead: 600, Stats: &stats}) {
+	for res, err := range Batch(prog, Packets(XDP{}, withPause(again(frame(64), inputs))), &BatchOptions{Ahead: 600, Stats: &stats}) {
 		if err != nil || res.Result.Action != want(n) || len(res.Result.Packet) != 64 {
 			t.Fatalf("%s, input %d: %v, %v, want %v", name, n, res.Result.Action, err, want(n))
 		}
@@ -223,7 +223,7 @@ func TestBatchInterfaces(t *testing.T) {
 			}
 			var stats BatchStats
 			n := 0
-			for res, err := range Batch(prog, withPause(t, requests), &BatchOptions{Ahead: 600, Workers: workers, Stats: &stats}) {
+			for res, err := range Batch(prog, withPause(requests), &BatchOptions{Ahead: 600, Workers: workers, Stats: &stats}) {
 				r := res.Request
 				if want := max(r.IngressIfindex, 1)<<4 + r.RxQueueIndex; err != nil || int(res.Result.Action) != want {
 					t.Errorf("input %d: %#x, %v, want %#x", res.Input, res.Result.Action, err, want)
@@ -239,21 +239,12 @@ func TestBatchInterfaces(t *testing.T) {
 	}
 }
 
-// skipEmulated skips a test that runs programs while carriers are made: see withPause.
-func skipEmulated(t *testing.T) {
-	t.Helper()
-	if emulated {
-		t.Skip("QEMU may run stale code while others change the dispatcher")
-	}
-}
-
 // TestBatchWithinBatch runs a batch for inputs of another, on the same program.
 func TestBatchWithinBatch(t *testing.T) {
-	skipEmulated(t)
 	o := load(t, "xdp", "xdp_filter")
 	packet := udp4(somewhere, 7, make([]byte, 60)...)
 	n := 0
-	for outer, err := range Batch(o.Program, Packets(XDP{}, withPause(t, again(packet, 9000))), &BatchOptions{Ahead: 600}) {
+	for outer, err := range Batch(o.Program, Packets(XDP{}, withPause(again(packet, 9000))), &BatchOptions{Ahead: 600}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -262,7 +253,7 @@ func TestBatchWithinBatch(t *testing.T) {
 		}
 		before := slices.Clone(outer.Result.Packet)
 		m := 0
-		for inner, err := range Batch(o.Program, Packets(XDP{}, withPause(t, again(packet[:50], 9000))), &BatchOptions{Ahead: 600}) {
+		for inner, err := range Batch(o.Program, Packets(XDP{}, withPause(again(packet[:50], 9000))), &BatchOptions{Ahead: 600}) {
 			m++
 			if err != nil || inner.Input != m || len(inner.Result.Packet) != 50 {
 				t.Fatalf("inner result %d: %+v, %v", m, inner, err)
@@ -280,11 +271,10 @@ func TestBatchWithinBatch(t *testing.T) {
 // TestBatchesAtOnce has goroutines run batches on one program at the same time, and
 // over the same iterator.
 func TestBatchesAtOnce(t *testing.T) {
-	skipEmulated(t)
 	o := load(t, "xdp", "xdp_count")
 	set(t, o, "verdict", 0, uint32(XDPPass))
 	const inputs = 20_000
-	batch := Batch(o.Program, Packets(XDP{}, withPause(t, numberedPackets(inputs))), &BatchOptions{Ahead: 600})
+	batch := Batch(o.Program, Packets(XDP{}, withPause(numberedPackets(inputs))), &BatchOptions{Ahead: 600})
 	var all sync.WaitGroup
 	for g := range 3 {
 		all.Go(func() {
@@ -317,7 +307,7 @@ func TestBatchOfDevmapProgram(t *testing.T) {
 	var stats BatchStats
 	n := 0
 	opts := &BatchOptions{KeepGoing: true, Ahead: 600, Stats: &stats}
-	for _, err := range Batch(prog, Packets(XDP{NoOutput: true}, withPause(t, again(frame(64), 9000))), opts) {
+	for _, err := range Batch(prog, Packets(XDP{NoOutput: true}, withPause(again(frame(64), 9000))), opts) {
 		n++
 		wantError(t, err, neverRunsText, unix.EINVAL, RanNo)
 	}
@@ -340,7 +330,7 @@ func TestBatchCarriedAny(t *testing.T) {
 				}
 			}
 		}
-		for res, err := range Batch(o.Program, withPause(t, requests), &BatchOptions{KeepGoing: true, Ahead: 600, Workers: workers, Stats: &stats}) {
+		for res, err := range Batch(o.Program, withPause(requests), &BatchOptions{KeepGoing: true, Ahead: 600, Workers: workers, Stats: &stats}) {
 			alone, aloneErr := res.Request.Run(o.Program)
 			got := res.Result
 			if !sameError(err, aloneErr) || got.Verdict != alone.Verdict || !bytes.Equal(got.Packet, alone.Packet) || got.Sight != alone.Sight {

@@ -173,7 +173,6 @@ func TestBatchAhead(t *testing.T) {
 // carrier is left.
 func TestBatchCarrierEnds(t *testing.T) {
 	o := load(t, "xdp", "xdp_filter")
-	before := carriers(t)
 	var stats BatchStats
 	loop := func(last int, leave func()) (found BatchResult[XDP, XDPResult]) {
 		for res, err := range Batch(o.Program, Packets(XDP{}, withPause(again(udp4(somewhere, 7, 1, 2, 3), 1<<20))), &BatchOptions{Ahead: 100, Stats: &stats}) {
@@ -200,13 +199,7 @@ func TestBatchCarrierEnds(t *testing.T) {
 		defer func() { _ = recover() }()
 		loop(carryAfter+2000, func() { panic("left") })
 	}()
-	for range 100 {
-		if carriers(t) <= before {
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	t.Errorf("%d carriers are left, before %d", carriers(t), before)
+	waitForCarriers(t)
 }
 
 // carriers is how many carriers this process has.

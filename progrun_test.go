@@ -78,9 +78,6 @@ func skipExamples() {
 		names = append(names, "Example"+name+"$")
 		fmt.Println("this kernel cannot run the example of", name)
 	}
-	if emulated { // for the reason at withPause
-		names = append(names, "ExampleBatch_ahead$")
-	}
 	if len(names) == 0 {
 		return
 	}
