@@ -324,8 +324,10 @@ func TestBatchCarriedAny(t *testing.T) {
 		o := load(t, "xdp", "xdp_grow_head")
 		var stats BatchStats
 		requests := func(yield func(Any) bool) {
-			for i := range 3 * xdpLinear {
-				if !yield(Any{Packet: bytes.Repeat([]byte{byte(i)}, 10+i), NoOutput: i%7 == 0}) {
+			const inputs = 10_000
+			for i := range inputs {
+				size := 10 + i*2*xdpLinear/inputs
+				if !yield(Any{Packet: bytes.Repeat([]byte{byte(i)}, size), NoOutput: i%7 == 0}) {
 					return
 				}
 			}
