@@ -67,6 +67,10 @@ import (
 // dispatcher, it makes longer calls: ten times as long as the wait, up to a quarter of
 // a second. [LiveStats.HoldErr] and [LiveStats.LimitedBy] say so.
 //
+// In a process whose goroutines keep all its processors ([runtime.GOMAXPROCS]) busy,
+// workers wait for the Go scheduler after each call. A run takes that for a wait in the
+// dispatcher.
+//
 // # Captures
 //
 // A run with Packets sends a capture. One worker sends it in order, round after round.

@@ -3,8 +3,8 @@ package progrun
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,24 +110,22 @@ func TestLivePaceAfterHoldUp(t *testing.T) {
 	}
 }
 
-// occupy keeps a CPU busy until stop is called.
+// occupy has another process keep a CPU busy until stop is called. A goroutine would
+// also keep the workers from going on after each call, where Go has few threads.
 func occupy(t *testing.T, cpu int) (stop func()) {
-	var stopped atomic.Bool
-	done := make(chan struct{})
-	go onThread(func() bool {
-		defer close(done)
-		var one unix.CPUSet
-		one.Set(cpu)
-		if err := unix.SchedSetaffinity(0, &one); err != nil {
-			t.Error(err)
-		}
-		for !stopped.Load() {
-		}
-		return false
-	})
+	t.Helper()
+	spinner := exec.Command("sh", "-c", "ulimit -t 60; while :; do :; done")
+	if err := spinner.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var one unix.CPUSet
+	one.Set(cpu)
+	if err := unix.SchedSetaffinity(spinner.Process.Pid, &one); err != nil {
+		t.Error(err)
+	}
 	return func() {
-		stopped.Store(true)
-		<-done
+		_ = spinner.Process.Kill()
+		_ = spinner.Wait()
 	}
 }
 
