@@ -2,6 +2,7 @@ package progrun
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -15,13 +16,14 @@ const (
 
 // ahead runs the inputs of a batch in groups, ahead of the one that was yielded
 // last. The caller's goroutine pulls inputs, queues them in groups, and yields the
-// oldest group when there is no room for another. Without workers it also runs the
-// groups.
+// oldest group when there is no room for another. It is one of the workers: instead
+// of waiting for a group, it runs those that are queued.
 type ahead[Q Request[Q, R], R any] struct {
 	prog  *ebpf.Program
 	opts  BatchOptions
 	yield func(BatchResult[Q, R], error) bool
 
+	carrying bool // whether the groups are carried
 	filling  *group[Q, R]
 	waiting  []*group[Q, R] // queued groups, in the order of their inputs
 	spare    *group[Q, R]   // a group that was yielded, to be used again
@@ -32,33 +34,29 @@ type ahead[Q Request[Q, R], R any] struct {
 	work    chan *group[Q, R]
 	stopped atomic.Bool
 	workers sync.WaitGroup
-	started int
+	started int // number of workers, with the caller
 	home    netNS
-	lost    atomic.Int32  // number of workers that could not follow the caller's thread
-	nobody  chan struct{} // closed when all workers are lost
 }
 
 // group is a group of consecutive inputs and their results. Its memory is reused for
 // later inputs.
 type group[Q Request[Q, R], R any] struct {
-	inputs  []input[Q, R]
+	size    int           // number of inputs, at most
+	inputs  []input[Q, R] // those that run by themselves
+	cargo   *cargo[Q, R]  // the others, or nil if there can be none
 	done    chan struct{}
-	lent    Q            // the request that runs, with memory for its output
-	lentOut *[]byte      // the Out of lent
-	cargo   *cargo[Q, R] // what is carried of the group, or nil
+	lent    Q       // the request that runs, with memory for its output
+	lentOut *[]byte // the Out of lent
 }
 
 type input[Q Request[Q, R], R any] struct {
-	carried bool // the result is in the group's chunk
-	at      int  // there
-	err     error
-
 	BatchResult[Q, R]
-	data, out []byte
+	err       error
+	data, out []byte // memory of the request and of the output
 }
 
 func newGroup[Q Request[Q, R], R any](size int) *group[Q, R] {
-	g := &group[Q, R]{inputs: make([]input[Q, R], 0, size), done: make(chan struct{}, 1)}
+	g := &group[Q, R]{size: size, done: make(chan struct{}, 1)}
 	g.lentOut = g.lent.outIn(&g.lent)
 	return g
 }
@@ -67,7 +65,7 @@ func runAhead[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions, c *
 	a := &ahead[Q, R]{
 		prog: prog, opts: opts, yield: yield, carriage: c,
 		size: groupSize, most: groupsAhead * opts.Workers,
-		home: currentNetNS(), nobody: make(chan struct{}),
+		started: 1, home: currentNetNS(),
 	}
 	if opts.Ahead > 0 {
 		a.size = min(a.size, opts.Ahead)
@@ -79,38 +77,68 @@ func runAhead[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions, c *
 
 // add adds an input, with a copy of what it points to. It reports whether to go on.
 func (a *ahead[Q, R]) add(n int, req *Q, carry bool) bool {
-	g := a.filling
-	if g != nil && carry != (g.cargo != nil) || len(a.waiting) > 0 && carry != (a.waiting[0].cargo != nil) {
+	if carry != a.carrying {
 		if !a.finish() { // both kinds together would be too far ahead
 			return false
 		}
-		g = nil
+		a.carrying = carry
 	}
-	if g == nil {
-		g = a.freeGroup(carry)
-		a.filling = g
+	if a.filling == nil {
+		a.filling = a.freeGroup()
 	}
-	g.add(n, req)
-	return !g.full() || a.handOut()
+	a.filling.add(n, req)
+	return !a.filling.full() || a.handOut()
 }
 
 // add adds an input. The group must have room for it.
 func (g *group[Q, R]) add(n int, req *Q) {
-	g.inputs = g.inputs[:len(g.inputs)+1]
-	in := &g.inputs[len(g.inputs)-1]
-	in.Input, in.Request, in.err = n, *req, nil
-	if in.carried = g.cargo != nil && g.takeIn(in); !in.carried {
-		in.Request = in.Request.keep(&in.data)
+	if g.cargo != nil && g.cargo.add(n, req) {
+		return
+	}
+	in := g.another()
+	in.Input, in.Request = n, (*req).keep(&in.data)
+	if g.cargo != nil {
+		g.cargo.places = append(g.cargo.places, g.last())
 	}
 }
 
-func (g *group[Q, R]) full() bool {
-	return len(g.inputs) == cap(g.inputs) || g.cargo != nil && g.cargo.chunk.Full()
+// another returns another input that runs by itself.
+func (g *group[Q, R]) another() *input[Q, R] {
+	g.inputs = slices.Grow(g.inputs, 1)[:len(g.inputs)+1]
+	in := &g.inputs[len(g.inputs)-1]
+	*in = input[Q, R]{data: in.data, out: in.out}
+	return in
 }
 
-// freeGroup returns an empty group. For carried inputs, the carriage must have one.
-func (a *ahead[Q, R]) freeGroup(carry bool) (g *group[Q, R]) {
-	if carry {
+// last returns the place of the last input that runs by itself.
+func (g *group[Q, R]) last() place { return place{alone: true, at: len(g.inputs) - 1} }
+
+// len returns the number of inputs.
+func (g *group[Q, R]) len() int {
+	if g.cargo != nil {
+		return len(g.cargo.places)
+	}
+	return len(g.inputs)
+}
+
+// byItself returns input i if it runs by itself, and nil if it is carried.
+func (g *group[Q, R]) byItself(i int) *input[Q, R] {
+	if g.cargo == nil {
+		return &g.inputs[i]
+	}
+	if p := &g.cargo.places[i]; p.alone {
+		return &g.inputs[p.at]
+	}
+	return nil
+}
+
+func (g *group[Q, R]) full() bool {
+	return g.len() == g.size || g.cargo != nil && g.cargo.chunk.Full()
+}
+
+// freeGroup returns an empty group. To be carried, the carriage must have one.
+func (a *ahead[Q, R]) freeGroup() (g *group[Q, R]) {
+	if a.carrying {
 		return a.carriage.freeGroup()
 	}
 	if g, a.spare = a.spare, nil; g == nil {
@@ -122,14 +150,9 @@ func (a *ahead[Q, R]) freeGroup(carry bool) (g *group[Q, R]) {
 // handOut queues the group that was filled. If as many groups wait as may run ahead,
 // it yields the oldest. It reports whether to go on.
 func (a *ahead[Q, R]) handOut() (goOn bool) {
-	carry := a.filling.cargo != nil
 	a.queue()
-	if a.opts.Workers > 1 {
-		a.start()
-	} else {
-		a.runAll()
-	}
-	if carry && a.carriage.hasFree() || !carry && len(a.waiting) < a.most {
+	a.start()
+	if a.carrying && a.carriage.hasFree() || !a.carrying && len(a.waiting) < a.most {
 		return true
 	}
 	return a.yieldOldest()
@@ -142,13 +165,11 @@ func (a *ahead[Q, R]) queue() {
 	a.filling = nil
 }
 
-// finish runs the remaining groups, along with the workers, and yields them. It
-// reports whether to go on.
+// finish yields all that was added. It reports whether to go on.
 func (a *ahead[Q, R]) finish() (goOn bool) {
 	if a.filling != nil {
 		a.queue()
 	}
-	a.runAll()
 	for len(a.waiting) > 0 {
 		if !a.yieldOldest() {
 			return false
@@ -162,6 +183,7 @@ func (a *ahead[Q, R]) finish() (goOn bool) {
 func (a *ahead[Q, R]) yieldOldest() (goOn bool) {
 	g := a.waiting[0]
 	a.waiting = append(a.waiting[:0], a.waiting[1:]...)
+	a.await(g)
 	if !a.yieldGroup(g) {
 		return false
 	}
@@ -174,23 +196,38 @@ func (a *ahead[Q, R]) yieldOldest() (goOn bool) {
 	return true
 }
 
-// yieldGroup waits for a group and yields its results. It reports whether to go on.
-func (a *ahead[Q, R]) yieldGroup(g *group[Q, R]) bool {
-	select {
-	case <-g.done:
-	case <-a.nobody:
-		a.runAll()
-		<-g.done
+// await returns when a group is done. Until then it runs what is queued.
+func (a *ahead[Q, R]) await(g *group[Q, R]) {
+	for {
+		select {
+		case <-g.done:
+			return
+		default:
+		}
+		select {
+		case <-g.done:
+			return
+		case queued := <-a.work:
+			a.run(queued)
+		}
 	}
-	for i := range g.inputs {
-		in := &g.inputs[i]
-		if in.carried {
-			g.settle(in, &a.carriage.data, &a.carriage.out)
+}
+
+// yieldGroup yields the results of a group. It reports whether to go on.
+func (a *ahead[Q, R]) yieldGroup(g *group[Q, R]) bool {
+	for i := range g.len() {
+		if g.cargo != nil && i%settledAtOnce == 0 {
+			a.carriage.settle(g.cargo, i)
 		}
-		if in.err != nil {
-			in.err = numbered(in.err, in.Input)
+		in := g.byItself(i)
+		if in == nil {
+			in = &a.carriage.settled[i%settledAtOnce]
 		}
-		if !a.yield(in.BatchResult, in.err) || in.err != nil && !a.opts.KeepGoing {
+		err := in.err
+		if err != nil {
+			err = numbered(err, in.Input)
+		}
+		if !a.yield(in.BatchResult, err) || err != nil && !a.opts.KeepGoing {
 			return false
 		}
 	}
@@ -198,18 +235,16 @@ func (a *ahead[Q, R]) yieldGroup(g *group[Q, R]) bool {
 }
 
 // start starts another worker, unless there are enough. The worker runs the groups of
-// the queue, in the network namespace of the caller's thread.
+// the queue, in the network namespace of the caller's thread. If it cannot follow the
+// thread there, it leaves the work to others.
 func (a *ahead[Q, R]) start() {
-	if a.started == a.opts.Workers {
+	if a.started >= a.opts.Workers {
 		return
 	}
 	a.started++
 	a.workers.Go(func() {
 		a.home.run(func(err error) {
 			if err != nil {
-				if int(a.lost.Add(1)) == a.opts.Workers {
-					close(a.nobody)
-				}
 				return
 			}
 			for g := range a.work {
@@ -220,27 +255,15 @@ func (a *ahead[Q, R]) start() {
 	})
 }
 
-// runAll runs the groups that are left in the queue.
-func (a *ahead[Q, R]) runAll() {
-	for {
-		select {
-		case g := <-a.work:
-			a.run(g)
-		default:
-			return
-		}
-	}
-}
-
 // run runs the inputs of a group, until the batch is stopped.
 func (a *ahead[Q, R]) run(g *group[Q, R]) {
-	for i := 0; i < len(g.inputs) && !a.stopped.Load(); {
-		if g.inputs[i].carried {
+	for i := 0; i < g.len() && !a.stopped.Load(); {
+		if in := g.byItself(i); in != nil {
+			g.runOne(in, a.prog)
+			i++
+		} else {
 			i = g.carry(i)
-			continue
 		}
-		g.runOne(&g.inputs[i], a.prog)
-		i++
 	}
 	g.done <- struct{}{}
 }

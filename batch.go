@@ -15,8 +15,9 @@ type BatchOptions struct {
 	// with the first error.
 	KeepGoing bool
 	// Workers is how many goroutines run the program at a time, at most 1024
-	// (EINVAL). 0 means 1. Use more than one only if the program does not depend
-	// on the order of its inputs. Results still come in the order of the inputs,
+	// (EINVAL). 0 means 1. One of them is the caller's, when it would otherwise wait.
+	// Use more than one only if the program does not depend on the order of its
+	// inputs. Results still come in the order of the inputs,
 	// but in groups: up to 128 inputs for each worker may have been pulled, and
 	// run, ahead of the one that was yielded last. The first 1,024 inputs run one by
 	// one, which is as fast.
@@ -46,8 +47,10 @@ type BatchResult[Q, R any] struct {
 }
 
 const (
-	maxWorkers  = 1024
-	inputsAlone = 1024 // inputs that run before workers start: waking workers for fewer costs more than it gains
+	maxWorkers = 1024
+	// inputsAlone is how many inputs run before workers start and a carrier is thought
+	// of. For fewer, that costs more than it gains.
+	inputsAlone = 1024
 )
 
 // Batch returns an iterator that runs a program on many requests of one type. It
@@ -109,49 +112,89 @@ func Batch[Q Request[Q, R], R any](prog *ebpf.Program, requests iter.Seq[Q], opt
 			yield(BatchResult[Q, R]{}, err)
 			return
 		}
-		n := 0
-		c := newCarriage[Q, R](prog, o)
-		defer c.stop(&n)
-		var a *ahead[Q, R]
-		var lent Q // a request with memory for its output
-		lentOut := lent.outIn(&lent)
-		var out []byte
-		for req := range requests {
-			n++
-			if n == carryAfter {
-				c.look(req)
-			}
-			if carry := c.ready(n); carry || n > inputsAlone && o.Workers > 1 {
-				if a == nil {
-					a = runAhead(prog, o, c, yield)
-					defer a.stop()
-				}
-				if !a.add(n, &req, carry) {
-					return
-				}
-				continue
-			}
-			if a != nil && !a.finish() {
-				return
-			}
-			res := BatchResult[Q, R]{Input: n, Request: req}
-			lent = req
-			if room := req.room(); room > 0 {
-				out = grow(out, room, true)
-				*lentOut = out
-			}
-			var err error
-			if res.Result, err = lent.Run(prog); err != nil {
-				err = numbered(err, n)
-			}
-			if !yield(res, err) || err != nil && !o.KeepGoing {
-				return
-			}
-		}
-		if a != nil {
-			a.finish()
+		b := batch[Q, R]{prog: prog, opts: o, yield: yield}
+		defer b.end()
+		b.run(requests)
+	}
+}
+
+// batch is a loop over a batch.
+type batch[Q Request[Q, R], R any] struct {
+	prog     *ebpf.Program
+	opts     BatchOptions
+	yield    func(BatchResult[Q, R], error) bool
+	n        int // number of inputs that were pulled
+	req      Q   // the last one
+	lent     Q   // the request that runs by itself, with memory for its output
+	lentOut  *[]byte
+	out      []byte
+	ahead    *ahead[Q, R]    // nil until inputs run ahead
+	carriage *carriage[Q, R] // nil until inputs could be carried
+}
+
+func (b *batch[Q, R]) run(requests iter.Seq[Q]) {
+	b.lentOut = b.lent.outIn(&b.lent)
+	for b.req = range requests {
+		b.n++
+		if !b.take() {
+			return
 		}
 	}
+	b.finish()
+}
+
+// take takes the last input. It reports whether to go on.
+func (b *batch[Q, R]) take() (goOn bool) {
+	if b.n == inputsAlone && b.opts.Ahead > 0 {
+		b.carriage = newCarriage[Q, R](b.prog, b.opts)
+	}
+	carry := b.carriage.ready(b.n, &b.req)
+	if !carry && (b.n <= inputsAlone || b.opts.Workers <= 1) {
+		return b.finish() && b.runOne()
+	}
+	if b.ahead == nil {
+		b.ahead = runAhead(b.prog, b.opts, b.carriage, b.yield)
+	}
+	return b.ahead.add(b.n, &b.req, carry)
+}
+
+// finish yields what has run ahead. It reports whether to go on.
+func (b *batch[Q, R]) finish() (goOn bool) { return b.ahead == nil || b.ahead.finish() }
+
+// runOne runs the last input by itself. It reports whether to go on.
+func (b *batch[Q, R]) runOne() (goOn bool) {
+	res := BatchResult[Q, R]{Input: b.n, Request: b.req}
+	b.lent = b.req
+	if room := b.req.room(); room > 0 {
+		b.out = grow(b.out, room, true)
+		*b.lentOut = b.out
+	}
+	var err error
+	if res.Result, err = b.lent.Run(b.prog); err != nil {
+		err = numbered(err, b.n)
+	}
+	return b.yield(res, err) && (err == nil || b.opts.KeepGoing)
+}
+
+// end releases everything, and fills in the stats.
+func (b *batch[Q, R]) end() {
+	if b.ahead != nil {
+		b.ahead.stop()
+	}
+	if b.carriage != nil {
+		b.carriage.release()
+	}
+	if b.opts.Stats == nil {
+		return
+	}
+	*b.opts.Stats = BatchStats{Inputs: int64(b.n)}
+	if b.opts.Ahead == 0 {
+		return
+	}
+	if b.carriage == nil {
+		b.carriage = newCarriage[Q, R](b.prog, b.opts) // knows whether it could carry
+	}
+	b.opts.Stats.Carried, b.opts.Stats.CarryErr = b.carriage.count, b.carriage.why()
 }
 
 // Packets returns an iterator over requests, one for each packet. A request is req

@@ -27,9 +27,13 @@ type BatchStats struct {
 const (
 	// carryAfter is how many inputs run before a carrier is made. Making it takes
 	// some milliseconds of another CPU.
-	carryAfter = 2048
+	carryAfter = 2 * inputsAlone
 	// mostCarried and leastCarried are how many packets one call carries.
 	mostCarried, leastCarried = 512, 16
+	// settledAtOnce is how many results are set before the first of them is yielded:
+	// the processor has to wait for what it copies as a whole right after it was set in
+	// parts.
+	settledAtOnce = 8
 	// firstPause is how many inputs run without the carrier if that is not faster,
 	// such as when others keep the XDP dispatcher busy. The pause doubles each time,
 	// up to longestPause.
@@ -45,8 +49,9 @@ const (
 type carried[Q, R any] struct {
 	// plain reports whether a carrier can run the request as a single run would.
 	plain func(*Q) bool
-	// fields returns pointers to the fields of the request. metadata may be nil.
-	fields func(*Q) (packet, metadata, out *[]byte, noOutput bool)
+	// fields returns pointers to the fields that such a request can have. metadata may
+	// be nil.
+	fields func(*Q) (packet, metadata, out *[]byte, repeat *int, noOutput *bool)
 	// result sets the result.
 	result func(to *R, from *carrier.Result, perRun time.Duration)
 }
@@ -76,12 +81,12 @@ func carriedPacket(packet []byte, repeat int) bool {
 	return len(packet) >= ethHLen && len(packet) <= xdpLinear && uint(repeat) <= 1
 }
 
-func (r *XDP) fields() (packet, metadata, out *[]byte, noOutput bool) {
-	return &r.Packet, &r.Metadata, &r.Out, r.NoOutput
+func (r *XDP) fields() (packet, metadata, out *[]byte, repeat *int, noOutput *bool) {
+	return &r.Packet, &r.Metadata, &r.Out, &r.Repeat, &r.NoOutput
 }
 
-func (r *Any) fields() (packet, metadata, out *[]byte, noOutput bool) {
-	return &r.Packet, nil, &r.Out, r.NoOutput
+func (r *Any) fields() (packet, metadata, out *[]byte, repeat *int, noOutput *bool) {
+	return &r.Packet, nil, &r.Out, &r.Repeat, &r.NoOutput
 }
 
 // carried sets field by field, as the processor has to wait for what it copies as a
@@ -102,11 +107,10 @@ func (to *AnyResult) carried(r *carrier.Result, perRun time.Duration) {
 // tens of milliseconds, in which inputs run by themselves. Its methods run on the
 // caller's goroutine.
 type carriage[Q Request[Q, R], R any] struct {
-	kind      carried[Q, R]
-	prog      *ebpf.Program
-	options   carrier.Options
-	stats     *BatchStats
-	data, out []byte // memory of the input that was yielded last
+	kind    carried[Q, R]
+	prog    *ebpf.Program
+	options carrier.Options
+	settled [settledAtOnce]input[Q, R]
 
 	making  chan *heldCarrier // receives the carrier; nil unless one is being made
 	carrier *heldCarrier
@@ -121,13 +125,9 @@ type carriage[Q Request[Q, R], R any] struct {
 	count            int64
 }
 
-// newCarriage returns nil if the batch was not asked to run ahead.
 func newCarriage[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions) *carriage[Q, R] {
-	if opts.Ahead == 0 && opts.Stats == nil {
-		return nil
-	}
 	kind, ok := carriedKind[Q, R]()
-	c := &carriage[Q, R]{kind: kind, prog: prog, stats: opts.Stats, nextPause: firstPause}
+	c := &carriage[Q, R]{kind: kind, prog: prog, began: time.Now(), nextPause: firstPause}
 	chunks, most := 1, mostCarried
 	if opts.Workers > 1 {
 		chunks, most = 2*opts.Workers, 4*mostCarried // waking a worker takes long
@@ -153,28 +153,23 @@ func (c *carriage[Q, R]) groups() int {
 }
 
 // ready reports whether input n is to be carried. It starts to make a carrier when
-// that will pay.
-func (c *carriage[Q, R]) ready(n int) bool {
+// that will pay. The carriage may be nil.
+func (c *carriage[Q, R]) ready(n int, req *Q) bool {
 	switch {
 	case c == nil || c.err != nil:
 		return false
-	case c.carrier != nil:
-		if c.pause > 0 {
-			c.pause--
-			return false
-		}
-		return c.prog.FD() >= 0
-	case c.making == nil:
-		switch n {
-		case carryAfter / 2:
-			c.began = time.Now()
-		case carryAfter:
-			c.alone = time.Since(c.began) / (carryAfter / 2)
-			c.make()
-		}
+	case c.carrier != nil && c.pause > 0:
+		c.pause--
 		return false
-	}
-	if n%64 != 0 {
+	case c.carrier != nil:
+		return c.prog.FD() >= 0
+	case n == carryAfter:
+		c.alone = time.Since(c.began) / (carryAfter - inputsAlone)
+		_, _, _, _, noOutput := c.kind.fields(req)
+		c.options.Output = !*noOutput
+		c.make()
+		return false
+	case c.making == nil || n%64 != 0:
 		return false
 	}
 	select {
@@ -184,15 +179,6 @@ func (c *carriage[Q, R]) ready(n int) bool {
 	default:
 		return false
 	}
-}
-
-// look makes the carrier copy outputs if the request asks for its output.
-func (c *carriage[Q, R]) look(req Q) {
-	if c == nil || c.kind.fields == nil {
-		return
-	}
-	_, _, _, noOutput := c.kind.fields(&req)
-	c.options.Output = !noOutput
 }
 
 func (c *carriage[Q, R]) make() {
@@ -218,7 +204,10 @@ func (c *carriage[Q, R]) use(made *heldCarrier) {
 	c.carrier = made
 	for i := range c.options.Chunks {
 		g := newGroup[Q, R](c.options.Packets)
-		g.cargo = &cargo[Q, R]{kind: &c.kind, output: c.options.Output, prog: c.prog, chunk: made.Chunk(i)}
+		g.cargo = &cargo[Q, R]{
+			kind: &c.kind, output: c.options.Output, prog: c.prog, chunk: made.Chunk(i),
+			places: make([]place, 0, g.size),
+		}
 		c.free = append(c.free, g)
 	}
 }
@@ -249,24 +238,19 @@ func (c *carriage[Q, R]) giveBack(g *group[Q, R]) {
 		c.took, c.in = 0, 0
 	}
 	l.err, l.took, l.skipped = nil, 0, 0
+	l.places = l.places[:0]
 	l.chunk.Reset()
 	c.free = append(c.free, g)
 }
 
-// stop releases the carrier and fills in the stats. Releasing takes tens of
-// milliseconds, for which stop does not wait.
-func (c *carriage[Q, R]) stop(n *int) {
-	if c == nil {
-		return
-	}
+// release releases the carrier. That takes tens of milliseconds, for which release
+// does not wait.
+func (c *carriage[Q, R]) release() {
 	if c.making != nil {
 		go func(making chan *heldCarrier) { (<-making).close() }(c.making)
 	}
 	if c.carrier != nil {
 		go c.carrier.close()
-	}
-	if c.stats != nil {
-		*c.stats = BatchStats{Inputs: int64(*n), Carried: c.count, CarryErr: c.why()}
 	}
 }
 
@@ -329,12 +313,23 @@ func runCarrier(prog *ebpf.Program, data []byte, repeat int) (time.Duration, sys
 	return a.perRun(), errno
 }
 
+// settle sets the carried ones of the inputs from i on, as many as c has memory for.
+func (c *carriage[Q, R]) settle(l *cargo[Q, R], i int) {
+	for k := range min(settledAtOnce, len(l.places)-i) {
+		if !l.places[i+k].alone {
+			l.settle(&c.settled[k], i+k)
+		}
+	}
+}
+
 // cargo is the part of a group that is carried.
-type cargo[Q, R any] struct {
+type cargo[Q Request[Q, R], R any] struct {
 	kind    *carried[Q, R]
 	output  bool // whether outputs are copied out
 	prog    *ebpf.Program
 	chunk   *carrier.Chunk
+	first   int     // number of the first input of the group
+	places  []place // of all inputs of the group
 	res     carrier.Result
 	perRun  time.Duration // mean of the call whose results are in the chunk
 	took    time.Duration // time of the calls
@@ -342,45 +337,98 @@ type cargo[Q, R any] struct {
 	err     error         // error of a call
 }
 
-// takeIn copies the packet of an input into the chunk. It reports whether the input
-// can be carried.
-func (g *group[Q, R]) takeIn(in *input[Q, R]) bool {
-	l := g.cargo
-	if !l.kind.plain(&in.Request) {
+// place says where an input is, and has what the chunk lacks of its request.
+type place struct {
+	alone    bool // whether the input runs by itself
+	at       int  // index among the inputs that run by themselves, or in the chunk
+	out      []byte
+	repeat   int
+	noOutput bool
+}
+
+// add adds input n, with a copy of its packet in the chunk. It reports whether the
+// input can be carried.
+func (l *cargo[Q, R]) add(n int, req *Q) bool {
+	l.first = n - len(l.places)
+	if !l.kind.plain(req) {
 		return false
 	}
-	packet, metadata, _, noOutput := l.kind.fields(&in.Request)
-	if !noOutput && !l.output {
+	packet, metadata, out, repeat, noOutput := l.kind.fields(req)
+	if !*noOutput && !l.output {
 		return false
 	}
 	var m []byte
 	if metadata != nil {
 		m = *metadata
 	}
-	in.at = l.chunk.Len()
-	return l.chunk.Add(*packet, m)
+	at := l.chunk.Len()
+	if !l.chunk.Add(*packet, m) {
+		return false
+	}
+	i := len(l.places)
+	l.places = l.places[:i+1]
+	p := &l.places[i]
+	p.alone, p.at, p.out, p.repeat, p.noOutput = false, at, *out, *repeat, *noOutput
+	return true
+}
+
+// settle sets an input to the i-th of the group, with its request and its result.
+func (l *cargo[Q, R]) settle(in *input[Q, R], i int) {
+	l.unload(in, i)
+	p, res := &l.places[i], &l.res
+	l.chunk.Result(p.at, res)
+	if in.err = nil; res.Lost {
+		in.err = &Error{Request: "Batch", Rule: "the program ran, but its output could not be read", Ran: RanYes, Err: syscall.EFAULT}
+		in.Result = *new(R)
+		return
+	}
+	if p.noOutput {
+		res.Packet, res.Metadata, res.Linear = nil, nil, 0
+	} else {
+		out := &p.out
+		if *out == nil {
+			out = &in.out
+		}
+		m := len(res.Metadata)
+		*out = append(append((*out)[:0], res.Metadata...), res.Packet...)
+		res.Metadata, res.Packet = (*out)[:m:m], (*out)[m:]
+	}
+	l.kind.result(&in.Result, res, l.perRun)
+}
+
+// unload sets the request of an input that is in the chunk. The packet is copied.
+func (l *cargo[Q, R]) unload(in *input[Q, R], i int) {
+	p := &l.places[i]
+	packet, metadata, out, repeat, noOutput := l.kind.fields(&in.Request)
+	all, m := l.chunk.Input(p.at)
+	all = append(in.data[:0], all...)
+	in.data, *packet = all, all[m:]
+	if metadata != nil {
+		*metadata = all[:m:m]
+	}
+	in.Input, *out, *repeat, *noOutput = l.first+i, p.out, p.repeat, p.noOutput
 }
 
 // carry runs the carried inputs from i on, up to the first one that is not carried,
 // and returns the index of that one.
 func (g *group[Q, R]) carry(i int) int {
-	l, end := g.cargo, g.lastCarried(i)
+	l := g.cargo
+	end := l.lastCarried(i)
 	for i < end {
 		begin := time.Now()
-		from, to, perRun, err := l.chunk.Run(g.inputs[i].at+end-i, runCarrier)
+		from, to, perRun, err := l.chunk.Run(l.places[i].at+end-i, runCarrier)
 		l.took += time.Since(begin)
 		l.perRun = perRun
 		if to == from {
 			if err != nil {
 				l.err = err
 			}
-			g.alone(&g.inputs[i])
+			g.alone(i)
 			to++
 		} else if to < l.chunk.Len() { // later results will overwrite these
 			for k := range to - from {
-				in := &g.inputs[i+k]
-				in.carried = false
-				g.settle(in, &in.data, &in.out)
+				l.settle(g.another(), i+k)
+				l.places[i+k] = g.last()
 			}
 		}
 		i += to - from
@@ -390,56 +438,22 @@ func (g *group[Q, R]) carry(i int) int {
 
 // lastCarried returns the end of the inputs from i on that are carried. Where all are,
 // it need not look at them, whose memory another processor has.
-func (g *group[Q, R]) lastCarried(i int) int {
-	if len(g.inputs) == g.cargo.chunk.Len() {
-		return len(g.inputs)
+func (l *cargo[Q, R]) lastCarried(i int) int {
+	if len(l.places) == l.chunk.Len() {
+		return len(l.places)
 	}
-	for i < len(g.inputs) && g.inputs[i].carried {
+	for i < len(l.places) && !l.places[i].alone {
 		i++
 	}
 	return i
 }
 
-// alone runs an input by itself that the carrier could not run.
-func (g *group[Q, R]) alone(in *input[Q, R]) {
-	in.carried = false
-	packet, metadata, _, _ := g.cargo.kind.fields(&in.Request)
-	p, m := g.cargo.chunk.Input(in.at)
-	*packet = p
-	if len(m) > 0 {
-		*metadata = m
-	}
-	in.Request = in.Request.keep(&in.data)
-	g.cargo.chunk.Skip()
-	g.cargo.skipped++
-	g.runOne(in, g.cargo.prog)
-}
-
-// settle sets the request and the result of a carried input, with memory in *data and
-// *out.
-func (g *group[Q, R]) settle(in *input[Q, R], data, out *[]byte) {
-	l, res := g.cargo, &g.cargo.res
-	l.chunk.Result(in.at, res)
-	packet, metadata, own, noOutput := l.kind.fields(&in.Request)
-	switch {
-	case res.Lost:
-		in.err = &Error{Request: "Batch", Rule: "the program ran, but its output could not be read", Ran: RanYes, Err: syscall.EFAULT}
-	case noOutput:
-		res.Packet, res.Metadata, res.Linear = nil, nil, 0
-	default:
-		if *own != nil {
-			out = own
-		}
-		all := append(append((*out)[:0], res.Metadata...), res.Packet...)
-		*out = all
-		m := len(res.Metadata)
-		res.Metadata, res.Packet = all[:m:m], all[m:]
-	}
-	l.kind.result(&in.Result, res, l.perRun)
-	p, m := l.chunk.Input(in.at)
-	*data = append(append((*data)[:0], p...), m...)
-	*packet = (*data)[:len(p):len(p)]
-	if len(m) > 0 {
-		*metadata = (*data)[len(p):]
-	}
+// alone runs a carried input by itself, which the carrier could not run.
+func (g *group[Q, R]) alone(i int) {
+	l, in := g.cargo, g.another()
+	l.unload(in, i)
+	l.places[i] = g.last()
+	l.chunk.Skip()
+	l.skipped++
+	g.runOne(in, l.prog)
 }

@@ -55,6 +55,9 @@ type XDP struct {
 type XDPResult struct {
 	// Action is what the program returned.
 	Action XDPAction
+	// Sight says how much of the packet the program could see. For a packet with
+	// fragments, that depends on the flags with which the program was loaded.
+	Sight Sight
 	// Packet is the packet as the program left it. It lies in the request's Out if
 	// that was large enough.
 	Packet []byte
@@ -67,9 +70,6 @@ type XDPResult struct {
 	LinearSize int
 	// PerRun is the kernel's mean time of one run.
 	PerRun time.Duration
-	// Sight says how much of the packet the program could see. For a packet with
-	// fragments, that depends on the flags with which the program was loaded.
-	Sight Sight
 }
 
 var xdpNames = fieldNames{

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"time"
 
 	"github.com/progrun/progrun"
 )
@@ -49,6 +50,37 @@ func (b *bench) carriedBatches() ([]point, error) {
 			p.contenders = append(p.contenders, by(byTwoCarried, 2, 16384))
 			p.claims = append(p.claims, claim{label: "times one worker", of: byCarried, over: byTwoCarried})
 		}
+		points = append(points, p)
+	}
+	return points, nil
+}
+
+// carriedByInputs measures batches that may run ahead, few of which are long enough to
+// carry. What the last one released is gone when the next one begins.
+func (b *bench) carriedByInputs() ([]point, error) {
+	prog, err := b.load(reflects())
+	if err != nil {
+		return nil, err
+	}
+	packets := [][]byte{frame(packetSize)}
+	var points []point
+	for _, n := range []int{1, 100, 1000, 2048, 3000, 5000, 10_000, 30_000, 100_000} {
+		by := func(name string, ahead int) contender {
+			of := batchWith(name, prog, packets, true, progrun.BatchOptions{Ahead: ahead})
+			return contender{by: name, run: func(total int) (took time.Duration, err error) {
+				defer time.Sleep(100 * time.Millisecond)
+				for range total / n {
+					one, err := of.run(n)
+					if took += one; err != nil {
+						return 0, err
+					}
+				}
+				return took, nil
+			}}
+		}
+		p := step("Batch", n, "%d inputs", by(byCarried, 512), by(byProgrun, 0))
+		p.n, p.share = max(n, 1000), 20
+		p.claims = []claim{{label: "of none ahead", of: byCarried, over: byProgrun, sense: atMost, target: 1.05}}
 		points = append(points, p)
 	}
 	return points, nil

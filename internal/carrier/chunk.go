@@ -100,12 +100,11 @@ func (b *Chunk) Full() bool {
 // Len returns how many packets have been added.
 func (b *Chunk) Len() int { return b.n }
 
-// Input returns a packet that was added, and its metadata. They are valid until
-// Reset.
-func (b *Chunk) Input(i int) (p, metadata []byte) {
+// Input returns the metadata and the packet that were added, and the length of the
+// metadata. They are valid until Reset.
+func (b *Chunk) Input(i int) (all []byte, metadata int) {
 	e := &b.packets[i]
-	all := b.in[e.pos&(slabSize-1):][:e.size:e.size]
-	return all[e.meta:], all[:e.meta:e.meta]
+	return b.in[e.pos&(slabSize-1):][:e.size], int(e.meta)
 }
 
 // Run runs as many as it can of the packets before end that have not run, and returns
