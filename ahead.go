@@ -148,8 +148,15 @@ func (a *ahead[Q, R]) freeGroup() (g *group[Q, R]) {
 }
 
 // handOut queues the group that was filled. If as many groups wait as may run ahead,
-// it yields the oldest. It reports whether to go on.
+// it yields the oldest. If several workers do not pay, it runs the group itself, and
+// yields all. It reports whether to go on.
 func (a *ahead[Q, R]) handOut() (goOn bool) {
+	if a.carrying && !a.carriage.trial.several {
+		a.run(a.filling)
+		a.waiting = append(a.waiting, a.filling)
+		a.filling = nil
+		return a.finish()
+	}
 	a.queue()
 	a.start()
 	if a.carrying && a.carriage.hasFree() || !a.carrying && len(a.waiting) < a.most {

@@ -15,12 +15,12 @@ type BatchOptions struct {
 	// with the first error.
 	KeepGoing bool
 	// Workers is how many goroutines run the program at a time, at most 1024
-	// (EINVAL). 0 means 1. One of them is the caller's, when it would otherwise wait.
-	// Use more than one only if the program does not depend on the order of its
-	// inputs. Results still come in the order of the inputs,
-	// but in groups: up to 128 inputs for each worker may have been pulled, and
-	// run, ahead of the one that was yielded last. The first 1,024 inputs run one by
-	// one, which is as fast.
+	// (EINVAL). 0 means 1. The caller's goroutine is one of them: it runs inputs
+	// when it would otherwise wait. Use more than one only if the program does not
+	// depend on the order of its inputs. Results still come in the order of the
+	// inputs, but in groups: up to 128 inputs for each worker may have been pulled,
+	// and run, ahead of the one that was yielded last. The first 1,024 inputs run
+	// one by one, which is as fast.
 	//
 	// Workers run in the network namespace of the calling thread. If the thread is
 	// not in the process's own namespace, following it takes CAP_SYS_ADMIN and
@@ -29,7 +29,7 @@ type BatchOptions struct {
 	// Ahead is how many inputs may have been pulled, and run, ahead of the one
 	// that was yielded last. 0 means none with one worker, and 128 for each of
 	// several. A larger number lets many packets of an XDP program run in one
-	// system call: see [Batch]. 512 are enough for one worker, and 1024 for each
+	// system call: see [Batch]. 512 are enough for one worker, and 4096 for each
 	// of several.
 	Ahead int
 	// Stats, if it is not nil, is filled in when the loop ends.
@@ -79,9 +79,15 @@ const (
 // If Ahead is set, a batch of [XDP] requests, or of [Any] on an XDP program, makes a
 // carrier. This is an XDP program of the batch's own, which the kernel repeats. It
 // writes one packet after another into the kernel's buffer and tail-calls prog. A run
-// then takes a tenth of the time. Making the carrier takes tens of milliseconds, in
-// which single runs go on. Releasing it takes as long, and happens after the loop
+// then takes a tenth of the time. It is made after 10,240 inputs, which takes tens
+// of milliseconds, in which single runs go on. Releasing it takes as long, and happens after the loop
 // without making it wait.
+//
+// The caller's goroutine pulls, copies and yields every input, which takes it as long
+// as the carrier's run of a short packet. So several workers make a batch of short
+// packets up to 1.5 times as fast, and one of long packets no faster at all. The batch
+// measures both ways from time to time, and carries with several workers only while
+// that is faster.
 //
 // Results and errors are those of single runs, in the same order, except:
 //

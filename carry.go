@@ -26,8 +26,8 @@ type BatchStats struct {
 
 const (
 	// carryAfter is how many inputs run before a carrier is made. Making it takes
-	// some milliseconds of another CPU.
-	carryAfter = 2 * inputsAlone
+	// some two milliseconds of a CPU, and not always of another one.
+	carryAfter = 10 * inputsAlone
 	// mostCarried and leastCarried are how many packets one call carries.
 	mostCarried, leastCarried = 512, 16
 	// settledAtOnce is how many results are set before the first of them is yielded:
@@ -117,6 +117,7 @@ type carriage[Q Request[Q, R], R any] struct {
 	free    []*group[Q, R]
 	err     error
 
+	trial            trial
 	began            time.Time
 	alone            time.Duration // time of an input that runs by itself
 	took             time.Duration // time of the calls since they were last judged
@@ -225,6 +226,9 @@ func (c *carriage[Q, R]) freeGroup() *group[Q, R] {
 // carrying.
 func (c *carriage[Q, R]) giveBack(g *group[Q, R]) {
 	l := g.cargo
+	if c.options.Chunks > 1 {
+		c.trial.done(len(l.places), c.options.Chunks)
+	}
 	c.count += int64(l.chunk.Len()) - l.skipped
 	c.took += l.took
 	c.in += l.chunk.Len()
@@ -241,6 +245,42 @@ func (c *carriage[Q, R]) giveBack(g *group[Q, R]) {
 	l.places = l.places[:0]
 	l.chunk.Reset()
 	c.free = append(c.free, g)
+}
+
+// trial finds out whether several workers carry faster than the caller alone. They need
+// not: moving packets and results between processors can take longer than running them.
+type trial struct {
+	several bool // whether several workers carry
+	decided bool // whether that is so because it was faster
+	groups  int  // number of groups that were carried so
+	inputs  int  // number of their inputs, without those of the first groups
+	began   time.Time
+	alone   time.Duration // time of an input that the caller carries
+}
+
+// Numbers of groups that are carried in one way: to measure it, and until both are
+// measured again.
+const groupsMeasured, groupsDecided = 16, 512
+
+// done is called for each group. The first groups of a measurement, as many as can be
+// ahead, do not count.
+func (t *trial) done(inputs, ahead int) {
+	t.groups++
+	t.inputs += inputs
+	switch {
+	case t.groups == ahead:
+		t.began, t.inputs = time.Now(), 0
+		return
+	case t.groups < ahead+groupsMeasured, t.decided && t.groups < groupsDecided:
+		return
+	case t.decided:
+		t.several, t.decided = false, false
+	case !t.several:
+		t.several, t.alone = true, time.Since(t.began)/time.Duration(max(t.inputs, 1))
+	default:
+		t.several, t.decided = time.Since(t.began)/time.Duration(max(t.inputs, 1)) < t.alone, true
+	}
+	t.groups = 0
 }
 
 // release releases the carrier. That takes tens of milliseconds, for which release

@@ -86,7 +86,7 @@ func needCarrier(t *testing.T, stats BatchStats) {
 
 // TestBatchCarried checks that a batch that carries yields the same as single runs.
 func TestBatchCarried(t *testing.T) {
-	requests := mixed(t, 12000)
+	requests := mixed(t, carryAfter+8000)
 	for _, program := range []string{"xdp_filter", "xdp_meta", "xdp_grow_head"} {
 		for _, workers := range []int{1, 3, 1, 3} {
 			o := load(t, "xdp", program)
@@ -140,11 +140,12 @@ func sameError(a, b error) bool {
 // TestBatchAhead checks that a batch never pulls more inputs than it may.
 func TestBatchAhead(t *testing.T) {
 	o := load(t, "xdp", "xdp_pass")
+	const inputs = carryAfter + 8000
 	for _, workers := range []int{1, 2} {
 		for _, ahead := range []int{1, 20, 100, 1000} {
 			pulled, yielded, most := 0, 0, 0
 			source := func(yield func([]byte) bool) {
-				for range 10000 {
+				for range inputs {
 					pulled++
 					most = max(most, pulled-yielded)
 					if !yield(frame(64 + pulled%100)) {
@@ -158,7 +159,7 @@ func TestBatchAhead(t *testing.T) {
 					t.Fatalf("result %d: %+v, %v", yielded, res, err)
 				}
 			}
-			if yielded != 10000 || most > ahead {
+			if yielded != inputs || most > ahead {
 				t.Errorf("%d workers, ahead %d: %d results, up to %d ahead", workers, ahead, yielded, most)
 			}
 			if wanted := ahead/max(1, 2*(workers-1)*workers) >= leastCarried; wanted != (stats.Carried > 0) {
