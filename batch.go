@@ -79,9 +79,9 @@ const (
 // If Ahead is set, a batch of [XDP] requests, or of [Any] on an XDP program, makes a
 // carrier. This is an XDP program of the batch's own, which the kernel repeats. It
 // writes one packet after another into the kernel's buffer and tail-calls prog. A run
-// then takes a tenth of the time. It is made after 10,240 inputs, which takes tens
-// of milliseconds, in which single runs go on. Releasing it takes as long, and happens after the loop
-// without making it wait.
+// then takes a tenth of the time. The carrier is made after 10,240 inputs. That takes
+// tens of milliseconds, in which single runs go on. Releasing it takes as long, and
+// happens after the loop without making it wait.
 //
 // The caller's goroutine pulls, copies and yields every input, which takes it as long
 // as the carrier's run of a short packet. So several workers make a batch of short

@@ -171,7 +171,7 @@ func TestBatchRedirects(t *testing.T) {
 // wantCarried wants the verdicts of a batch that carries.
 func wantCarried(t *testing.T, name string, prog *ebpf.Program, want func(n int) XDPAction) {
 	t.Helper()
-	const inputs = 12000
+	const inputs = carryAfter + 10_000
 	var stats BatchStats
 	n := 0
 	for res, err := range Batch(prog, Packets(XDP{}, withPause(again(frame(64), inputs))), &BatchOptions{Ahead: 600, Stats: &stats}) {
@@ -194,7 +194,7 @@ func TestBatchInterfaces(t *testing.T) {
 		asm.LoadMem(asm.R0, asm.R1, 12, asm.Word), asm.LoadMem(asm.R2, asm.R1, 16, asm.Word),
 		asm.LSh.Imm(asm.R0, 4), asm.Add.Reg(asm.R0, asm.R2), asm.Return(),
 	})
-	const index, inputs = 4711, 12000
+	const index, inputs = 4711, carryAfter + 10_000
 	requests := func(yield func(XDP) bool) {
 		for i := range inputs {
 			r := XDP{Packet: frame(64), NoOutput: i%2 == 0}
@@ -243,27 +243,28 @@ func TestBatchInterfaces(t *testing.T) {
 func TestBatchWithinBatch(t *testing.T) {
 	o := load(t, "xdp", "xdp_filter")
 	packet := udp4(somewhere, 7, make([]byte, 60)...)
+	const inputs = 18_000
 	n := 0
-	for outer, err := range Batch(o.Program, Packets(XDP{}, withPause(again(packet, 9000))), &BatchOptions{Ahead: 600}) {
+	for outer, err := range Batch(o.Program, Packets(XDP{}, withPause(again(packet, inputs))), &BatchOptions{Ahead: 600}) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n++; n%3000 != 0 {
+		if n++; n%6000 != 0 {
 			continue
 		}
 		before := slices.Clone(outer.Result.Packet)
 		m := 0
-		for inner, err := range Batch(o.Program, Packets(XDP{}, withPause(again(packet[:50], 9000))), &BatchOptions{Ahead: 600}) {
+		for inner, err := range Batch(o.Program, Packets(XDP{}, withPause(again(packet[:50], inputs))), &BatchOptions{Ahead: 600}) {
 			m++
 			if err != nil || inner.Input != m || len(inner.Result.Packet) != 50 {
 				t.Fatalf("inner result %d: %+v, %v", m, inner, err)
 			}
 		}
-		if m != 9000 || !slices.Equal(outer.Result.Packet, before) {
+		if m != inputs || !slices.Equal(outer.Result.Packet, before) {
 			t.Errorf("%d inner results; the outer one is %x, was %x", m, outer.Result.Packet, before)
 		}
 	}
-	if n != 9000 {
+	if n != inputs {
 		t.Errorf("%d results", n)
 	}
 }
@@ -305,13 +306,14 @@ func TestBatchOfDevmapProgram(t *testing.T) {
 		t.Skip("this kernel runs such programs")
 	}
 	var stats BatchStats
+	const inputs = carryAfter + 7000
 	n := 0
 	opts := &BatchOptions{KeepGoing: true, Ahead: 600, Stats: &stats}
-	for _, err := range Batch(prog, Packets(XDP{NoOutput: true}, withPause(again(frame(64), 9000))), opts) {
+	for _, err := range Batch(prog, Packets(XDP{NoOutput: true}, withPause(again(frame(64), inputs))), opts) {
 		n++
 		wantError(t, err, neverRunsText, unix.EINVAL, RanNo)
 	}
-	if n != 9000 || stats.Carried != 0 {
+	if n != inputs || stats.Carried != 0 {
 		t.Errorf("%d results, %+v", n, stats)
 	}
 	wantError(t, stats.CarryErr, "progrun: Batch: "+neverRunsText, unix.EINVAL, RanNo)
@@ -324,9 +326,9 @@ func TestBatchCarriedAny(t *testing.T) {
 		o := load(t, "xdp", "xdp_grow_head")
 		var stats BatchStats
 		requests := func(yield func(Any) bool) {
-			const inputs = 10_000
-			for i := range inputs {
-				size := 10 + i*2*xdpLinear/inputs
+			const each = 10_000
+			for i := range carryAfter + each {
+				size := 10 + i%each*2*xdpLinear/each
 				if !yield(Any{Packet: bytes.Repeat([]byte{byte(i)}, size), NoOutput: i%7 == 0}) {
 					return
 				}
