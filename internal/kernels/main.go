@@ -74,9 +74,8 @@ import (
 )
 
 // defaultAccel emulates every instruction, which works for any architecture. With a
-// thread for each of a machine's processors, QEMU before 8.1 can run stale code that
-// one of them changes while another one translates it, and kernels panic as they patch
-// themselves.
+// thread for each of a machine's processors, kernels panicked under QEMU 7.2 when one
+// processor ran code that another one was changing.
 const defaultAccel = "tcg,thread=single"
 
 // machines is how many virtual machines run at a time.
