@@ -199,7 +199,7 @@ func (w *writer) begin() {
 		"Written by `go run -C bench .`, as are the other files here. [machine.md](machine.md) tells where it ran,\n" +
 		"[bench.txt](bench.txt) has the figures in Go's benchmark format. Contenders took turns; ratios are medians\n" +
 		"of the ratios of each round, ± half the distance of their quartiles, with the target in brackets and ✗ where\n" +
-		"it was missed. Only ratios compare: times depend on the machine, and on its mood.\n\n")
+		"it was missed. Only ratios compare: times depend on the machine and on what else it does.\n\n")
 	fmt.Fprintf(&w.results, "goos: %s\ngoarch: %s\npkg: github.com/progrun/progrun/bench\ncpu: %s\n", runtime.GOOS, runtime.GOARCH, cpuModel())
 }
 
