@@ -49,10 +49,9 @@ func TestMeasureGrowsCheaply(t *testing.T) {
 	atBest(t, "2 ms of measuring take at most 200 ms", func() bool {
 		begin := time.Now()
 		got, err := Measure(o.Program, XDP{Packet: frame(64)}, time.Millisecond)
-		if err != nil || !got.Held {
-			t.Fatalf("%+v, %v", got, err)
-		}
-		return time.Since(begin) < 200*time.Millisecond
+		need(t, err)
+		// A first run that takes longer than a millisecond is the only one.
+		return got.Held && time.Since(begin) < 200*time.Millisecond
 	})
 }
 
