@@ -353,7 +353,7 @@ func TestLiveAllThreadsSyscall(t *testing.T) {
 		})
 		frames := many() / 5
 		if emulated {
-			frames /= 4 // calls that never end undisturbed take half a second there
+			frames /= 4 // calls that are cut are slow there
 		}
 		stats, err := Live{Packet: frame(64), Frames: frames, PerCall: perCall}.Run(soon(t), o.Program)
 		wantHonest(t, o, stats, err)
