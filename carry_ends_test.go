@@ -190,13 +190,7 @@ func TestBatchLeavesNothing(t *testing.T) {
 				o := load(t, "xdp", "xdp_filter")
 				needCarrierOf(t, o)
 				leavesNothing(t, func(note func()) {
-					done := make(chan struct{})
-					go func() {
-						defer close(done)
-						defer func() { _ = recover() }()
-						leaveCarrying(t, o, workers, note, leave)
-					}()
-					<-done
+					untilLeft(t, func() { leaveCarrying(t, o, workers, note, leave) })
 				})
 				wantFree(t, o)
 			})
@@ -263,10 +257,7 @@ func TestLiveLeavesNothing(t *testing.T) {
 				o := loadLive(t, "xdp_drop")
 				needCarrierOf(t, o)
 				leavesNothing(t, func(note func()) {
-					done := make(chan struct{})
-					go func() {
-						defer close(done)
-						defer func() { _ = recover() }()
+					untilLeft(t, func() {
 						ctx, cancel := context.WithCancel(soon(t))
 						live.ProgressInterval = time.Millisecond
 						live.Progress = func(s LiveStats) {
@@ -277,8 +268,7 @@ func TestLiveLeavesNothing(t *testing.T) {
 						}
 						stats, err := live.Run(ctx, o.Program)
 						wantLast(t, o, live, stats, err)
-					}()
-					<-done
+					})
 				})
 				ran := liveCount(t, o)
 				time.Sleep(20 * time.Millisecond)
@@ -291,6 +281,18 @@ func TestLiveLeavesNothing(t *testing.T) {
 				wantFree(t, o)
 			})
 		}
+	}
+}
+
+// untilLeft calls f, which may end by runtime.Goexit or by a panic of "left".
+func untilLeft(t *testing.T, f func()) {
+	done := make(chan any)
+	go func() {
+		defer func() { done <- recover() }()
+		f()
+	}()
+	if v := <-done; v != nil && v != "left" {
+		t.Errorf("panic: %v", v)
 	}
 }
 

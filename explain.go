@@ -249,7 +249,7 @@ func errnoText(errno syscall.Errno) string {
 	case syscall.EACCES:
 		return "not permitted: a security module or a seccomp filter refused the call"
 	case syscall.ENOSYS:
-		return "the system call bpf is missing: the kernel lacks it, or a seccomp filter hides it"
+		return "the kernel has no bpf system call, or a seccomp filter hides it"
 	case syscall.EINTR:
 		return "interrupted after the program ran at least once; the kernel does not say how often"
 	case syscall.ENOMEM:

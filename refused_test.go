@@ -68,7 +68,7 @@ func TestLiveFramesRefused(t *testing.T) {
 	}{
 		{unix.EPERM, "not permitted: before Linux 5.19 the process needs CAP_BPF; otherwise a security module or a seccomp filter refused the call: operation not permitted"},
 		{unix.EACCES, "not permitted: a security module or a seccomp filter refused the call: permission denied"},
-		{unix.ENOSYS, "the system call bpf is missing: the kernel lacks it, or a seccomp filter hides it: function not implemented"},
+		{unix.ENOSYS, "the kernel has no bpf system call, or a seccomp filter hides it: function not implemented"},
 	} {
 		for _, r := range []struct {
 			request string
