@@ -85,7 +85,7 @@ const (
 //
 // The caller's goroutine pulls, copies and yields every input, which takes it as long
 // as the carrier's run of a short packet. So two workers carry packets for a fast
-// program hardly faster than one, and 1.5 to 1.8 times as fast for a program that takes
+// program hardly faster than one, and 1.5 to 1.7 times as fast for a program that takes
 // 200 ns or more. The batch measures both ways from time to time, and carries with
 // several workers only while that is faster. Two batches at once, each with inputs of
 // its own, are 1.7 to 1.9 times as fast as one.

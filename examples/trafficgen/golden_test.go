@@ -19,8 +19,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// The whole output is right for every kind of run on real interfaces and captures, and
-// for every mistake. The frames leave from one CPU, so that none can overrun a ring that
+// TestGolden compares the whole output of every kind of run, on real interfaces and
+// captures, and of every mistake. The frames leave from one CPU, so that none can overrun a ring that
 // another CPU empties.
 func TestGolden(t *testing.T) {
 	need(t)
