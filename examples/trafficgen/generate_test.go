@@ -14,7 +14,8 @@ import (
 	"github.com/progrun/progrun"
 )
 
-// Every generated frame has right checksums, and the flows follow one another.
+// TestGenerate checks that every generated frame has right checksums, and that the
+// flows follow one another.
 func TestGenerate(t *testing.T) {
 	need(t)
 	for _, args := range []string{

@@ -21,7 +21,7 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// However the command ends, it leaves nothing behind, even if it is killed.
+// TestNothingIsLeft ends the command in every way, and checks that it leaves nothing.
 func TestNothingIsLeft(t *testing.T) {
 	need(t)
 	n := newNetwork(t)

@@ -88,7 +88,7 @@ func number(row string) int64 {
 	return n
 }
 
-// The end of -duration is no error, and the progress is shown.
+// TestDuration checks that the end of -duration is no error, and that progress is shown.
 func TestDuration(t *testing.T) {
 	for _, terminal := range []bool{false, true} {
 		out := output(t, terminal, "-rate 1k -duration 2500ms -frames 1e12 -cpus 0")
@@ -122,7 +122,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// Frames that the target refuses are counted by reason.
+// TestLost checks that frames that the target refuses are counted by reason.
 func TestLost(t *testing.T) {
 	need(t)
 	for _, test := range []struct {
