@@ -43,7 +43,7 @@ type Options struct {
 func New(target *ebpf.Program, opts Options) (*Carrier, error) {
 	c := &Carrier{}
 	c.output, c.most = opts.Output, uint32(os.Getpagesize())
-	err := c.make(target, opts.Chunks, opts.Chunks*opts.Packets, 2*opts.Chunks)
+	err := c.make(target, opts.Chunks, opts.Chunks*opts.Packets, opts.Chunks*c.slabsOfChunk())
 	if err != nil {
 		c.Close()
 		return nil, err
@@ -51,8 +51,9 @@ func New(target *ebpf.Program, opts Options) (*Carrier, error) {
 	return c, nil
 }
 
-// make makes the maps, with the given numbers of entries, and the program.
-func (c *Carrier) make(target *ebpf.Program, controls, packets, slabs int) (err error) {
+// make makes the maps, for these numbers of slots, packets and slabs, and the program.
+func (c *Carrier) make(target *ebpf.Program, slots, packets, slabs int) (err error) {
+	c.slots = slots
 	if err := c.aim(target); err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func (c *Carrier) make(target *ebpf.Program, controls, packets, slabs int) (err 
 		name       string
 		size, many int
 	}{
-		{&c.controls, &c.controlMem, "control", controlSize, controls},
+		{&c.controls, &c.controlMem, "control", controlSize * slots, 1},
 		{&c.index, &c.indexMem, "index", packetSize, packets},
 		{&c.slabs, &c.slabMem, "slabs", slabSize, slabs},
 	} {
@@ -171,8 +172,8 @@ func (c *Carrier) Program() *ebpf.Program { return c.prog }
 func (c *Carrier) Exchange(target *ebpf.Program) error {
 	if !c.live && !c.clear && mayMoveHead(target, c.prog) {
 		c.clear = true
-		for i := range c.controls.MaxEntries() {
-			c.control(int(i)).clear()
+		for i := range c.slots {
+			c.control(i).clear()
 		}
 	}
 	return c.targets.Put(uint32(0), target)

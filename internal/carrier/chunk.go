@@ -43,15 +43,18 @@ type Result struct {
 // Chunk returns one of the carrier's chunks, from 0. Each may be used by one
 // goroutine at a time.
 func (c *Carrier) Chunk(i int) *Chunk {
-	n := c.Capacity()
+	n, first := c.Capacity(), i*c.slabsOfChunk()
 	b := &Chunk{
 		carrier: c,
 		control: c.control(i),
 		packets: unsafe.Slice((*packet)(unsafe.Pointer(&c.indexMem[i*n*packetSize])), n),
 		first:   uint32(i * n),
-		in:      c.slab(2 * i), out: c.slab(2*i + 1),
-		pos:   uint32(2*i) << slabBits,
-		start: make([]byte, 64), most: int(c.most),
+		in:      c.slab(first),
+		pos:     uint32(first) << slabBits,
+		start:   make([]byte, 64), most: int(c.most),
+	}
+	if c.output {
+		b.out = c.slab(first + 1)
 	}
 	binary.NativeEndian.PutUint32(b.start, uint32(i))
 	if c.clear {
@@ -65,7 +68,7 @@ func (c *Carrier) slab(i int) []byte { return c.slabMem[i*slabSize:][:slabSize:s
 
 // Capacity returns how many packets a chunk takes at most.
 func (c *Carrier) Capacity() int {
-	return int(c.index.MaxEntries() / c.controls.MaxEntries())
+	return int(c.index.MaxEntries()) / c.slots
 }
 
 // Reset empties the chunk.

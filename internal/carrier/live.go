@@ -77,8 +77,8 @@ func (l *Live) fill(opts *LiveOptions) {
 		}
 	})
 	l.frame = firstFrame(opts.Packets)
-	for i := range l.controls.MaxEntries() {
-		l.control(int(i)).end = uint32(len(opts.Packets))
+	for i := range l.slots {
+		l.control(i).end = uint32(len(opts.Packets))
 	}
 }
 

@@ -1,7 +1,6 @@
 package carrier
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -81,9 +80,10 @@ const (
 
 // Offsets on the stack.
 const (
-	spSlot  int16 = -4
-	spKey   int16 = -8
-	spDelta int16 = -16
+	spSlot   int16 = -4
+	spKey    int16 = -8
+	spDelta  int16 = -16
+	spMemory int16 = -24
 )
 
 // Fields of struct xdp_md.
@@ -102,9 +102,19 @@ type shape struct {
 	most    uint32 // largest size of metadata and packet, in bytes
 }
 
+// slabsOfChunk returns how many slabs a chunk has. If outputs are copied out, the second
+// one is theirs.
+func (s *shape) slabsOfChunk() int {
+	if s.output {
+		return 2
+	}
+	return 1
+}
+
 // program is a carrier's maps and how it uses them.
 type program struct {
 	shape
+	slots                           int // number of controls
 	controls, index, slabs, targets *ebpf.Map
 }
 
@@ -160,7 +170,7 @@ func (p *program) onePacket() asm.Instructions {
 			asm.LoadMem(asm.R1, asm.R2, 0, asm.Word),
 			asm.StoreMem(asm.RFP, spSlot, asm.R1, asm.Word),
 		},
-		p.lookup(p.controls, spSlot, rControl, "out"),
+		p.slot(asm.R1, "out"),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, rControl, offNext, asm.Word),
 			asm.LoadMem(asm.R2, rControl, offEnd, asm.Word),
@@ -212,16 +222,13 @@ func (p *program) onePacket() asm.Instructions {
 
 // liveFrame returns the main program of live frames.
 func (p *program) liveFrame() asm.Instructions {
-	slot := asm.Instructions{asm.Mov.Imm(asm.R0, 0)}
+	all := asm.Instructions{asm.Mov.Reg(rCtx, asm.R1)}
 	if p.cpus {
-		slot = asm.Instructions{asm.FnGetSmpProcessorId.Call()}
+		all = append(all, asm.FnGetSmpProcessorId.Call())
+	} else {
+		all = append(all, asm.Mov.Imm(asm.R0, 0))
 	}
-	all := join(
-		asm.Instructions{asm.Mov.Reg(rCtx, asm.R1)},
-		slot,
-		asm.Instructions{asm.StoreMem(asm.RFP, spSlot, asm.R0, asm.Word)},
-		p.lookup(p.controls, spSlot, rControl, "out"),
-	)
+	all = join(all, p.slot(asm.R0, "out"))
 	if p.packets {
 		all = join(all,
 			asm.Instructions{asm.LoadMem(asm.R1, rControl, offNext, asm.Word)},
@@ -281,6 +288,16 @@ func (p *program) tail() asm.Instructions {
 // callTarget runs the target, through the subprogram of tail.
 func (p *program) callTarget() asm.Instructions {
 	return asm.Instructions{asm.Mov.Reg(asm.R1, rCtx), asm.Call.Label("tail")}
+}
+
+// slot makes rControl point to the control of a slot.
+func (p *program) slot(number asm.Register, missing string) asm.Instructions {
+	return asm.Instructions{
+		asm.JGE.Imm(number, int32(p.slots), missing),
+		asm.Mul.Imm(number, controlSize),
+		asm.LoadMapValue(rControl, p.controls.FD(), 0),
+		asm.Add.Reg(rControl, number),
+	}
 }
 
 // nextPacket finds the packet whose number is in R1, and makes rPacket point to it.
@@ -457,7 +474,8 @@ func (p *program) copyOut() asm.Instructions {
 // copyPacket copies R4 bytes between the packet, to which R2 then points, and the
 // memory to which R3 points. A helper takes at least some 30 ns for a copy. So
 // copyPacket copies short packets itself, in blocks, the last of which ends with the
-// packet.
+// packet. That one is copied first: it would take the verifier a while to follow all
+// others to it.
 func copyPacket(name string, helper asm.BuiltinFunc, to, from asm.Register, failed string) asm.Instructions {
 	const long = 8 * 64
 	block := func(off, size int32) asm.Instructions {
@@ -476,23 +494,27 @@ func copyPacket(name string, helper asm.BuiltinFunc, to, from asm.Register, fail
 	}
 	copied := name + " copied"
 	blocks := func(size, end int32) asm.Instructions {
-		last := fmt.Sprintf("%s %d last", name, size)
-		all := block(0, size)
-		for off := size; off < end; off += size {
+		all := join(
+			asm.Instructions{
+				asm.StoreMem(asm.RFP, spMemory, asm.R3, asm.DWord),
+				asm.Mov.Reg(asm.R1, asm.R4),
+				asm.Sub.Imm(asm.R1, size),
+				asm.Add.Reg(asm.R2, asm.R1),
+				asm.Add.Reg(asm.R3, asm.R1),
+			},
+			block(0, size),
+			asm.Instructions{
+				asm.LoadMem(asm.R2, rCtx, ctxData, asm.Word),
+				asm.LoadMem(asm.R3, asm.RFP, spMemory, asm.DWord),
+			},
+		)
+		for off := int32(0); off < end-size; off += size {
 			all = join(all,
-				asm.Instructions{asm.JEq.Imm(asm.R4, off, copied), asm.JLT.Imm(asm.R4, off+size, last)},
+				asm.Instructions{asm.JLE.Imm(asm.R4, off+size, copied)},
 				block(off, size),
 			)
 		}
-		return join(all,
-			asm.Instructions{
-				asm.Sub.Imm(asm.R4, size).WithSymbol(last),
-				asm.Add.Reg(to, asm.R4),
-				asm.Add.Reg(from, asm.R4),
-			},
-			block(0, size),
-			asm.Instructions{asm.Ja.Label(copied)},
-		)
+		return append(all, asm.Ja.Label(copied))
 	}
 	return join(
 		asm.Instructions{asm.JGT.Imm(asm.R4, long, name+" long")},
@@ -503,7 +525,7 @@ func copyPacket(name string, helper asm.BuiltinFunc, to, from asm.Register, fail
 		},
 		blocks(64, long),
 		asm.Instructions{asm.Mov.Imm(asm.R0, 0).WithSymbol(name + " short")},
-		blocks(8, 56),
+		blocks(8, 64),
 		asm.Instructions{
 			asm.Mov.Imm(asm.R2, 0).WithSymbol(name + " long"),
 			asm.Mov.Reg(asm.R1, rCtx),
