@@ -41,9 +41,10 @@ type ahead[Q Request[Q, R], R any] struct {
 // group is a group of consecutive inputs and their results. Its memory is reused for
 // later inputs.
 type group[Q Request[Q, R], R any] struct {
-	size    int           // number of inputs, at most
-	inputs  []input[Q, R] // those that run by themselves
-	cargo   *cargo[Q, R]  // the others, or nil if there can be none
+	size    int            // number of inputs, at most
+	inputs  []input[Q, R]  // those that run by themselves
+	cargo   *cargo         // the others, or nil if there can be none
+	kind    *carried[Q, R] // how to load the cargo
 	done    chan struct{}
 	lent    Q       // the request that runs, with memory for its output
 	lentOut *[]byte // the Out of lent
@@ -92,8 +93,11 @@ func (a *ahead[Q, R]) add(n int, req *Q, carry bool) bool {
 
 // add adds an input. The group must have room for it.
 func (g *group[Q, R]) add(n int, req *Q) {
-	if g.cargo != nil && g.cargo.add(n, req) {
-		return
+	if g.cargo != nil {
+		g.cargo.first = n - len(g.cargo.places)
+		if g.kind.load(req, g.cargo) {
+			return
+		}
 	}
 	in := g.another()
 	in.Input, in.Request = n, (*req).keep(&in.data)
@@ -111,7 +115,7 @@ func (g *group[Q, R]) another() *input[Q, R] {
 }
 
 // last returns the place of the last input that runs by itself.
-func (g *group[Q, R]) last() place { return place{alone: true, at: len(g.inputs) - 1} }
+func (g *group[Q, R]) last() place { return place{alone: true, at: int32(len(g.inputs) - 1)} }
 
 // len returns the number of inputs.
 func (g *group[Q, R]) len() int {
@@ -132,8 +136,10 @@ func (g *group[Q, R]) byItself(i int) *input[Q, R] {
 	return nil
 }
 
+// full reports whether the group takes no more inputs. With cargo, it takes few that run
+// by themselves, each of which may need as much memory as the largest packet.
 func (g *group[Q, R]) full() bool {
-	return g.len() == g.size || g.cargo != nil && g.cargo.chunk.Full()
+	return g.len() == g.size || g.cargo != nil && (g.cargo.chunk.Full() || len(g.inputs) == groupSize)
 }
 
 // freeGroup returns an empty group. To be carried, the carriage must have one.
@@ -148,15 +154,8 @@ func (a *ahead[Q, R]) freeGroup() (g *group[Q, R]) {
 }
 
 // handOut queues the group that was filled. If as many groups wait as may run ahead,
-// it yields the oldest. If several workers do not pay, it runs the group itself, and
-// yields all. It reports whether to go on.
+// it yields the oldest. It reports whether to go on.
 func (a *ahead[Q, R]) handOut() (goOn bool) {
-	if a.carrying && !a.carriage.trial.several {
-		a.run(a.filling)
-		a.waiting = append(a.waiting, a.filling)
-		a.filling = nil
-		return a.finish()
-	}
 	a.queue()
 	a.start()
 	if a.carrying && a.carriage.hasFree() || !a.carrying && len(a.waiting) < a.most {
@@ -189,8 +188,8 @@ func (a *ahead[Q, R]) finish() (goOn bool) {
 // whether to go on.
 func (a *ahead[Q, R]) yieldOldest() (goOn bool) {
 	g := a.waiting[0]
-	a.waiting = append(a.waiting[:0], a.waiting[1:]...)
 	a.await(g)
+	a.waiting = append(a.waiting[:0], a.waiting[1:]...)
 	if !a.yieldGroup(g) {
 		return false
 	}
@@ -269,7 +268,7 @@ func (a *ahead[Q, R]) run(g *group[Q, R]) {
 			g.runOne(in, a.prog)
 			i++
 		} else {
-			i = g.carry(i)
+			i = g.carry(i, a.prog)
 		}
 	}
 	g.done <- struct{}{}

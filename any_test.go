@@ -102,7 +102,7 @@ func TestAnyCarried(t *testing.T) {
 		t.Fatalf("%+v, %v", want, err)
 	}
 	var stats BatchStats
-	requests := withPause(Packets(Any{}, repeated(packet, 2*carryAfter)))
+	requests := withPause(1, Packets(Any{}, repeated(packet, carryFrom(1)+10_000)))
 	for res, err := range Batch(o.Program, requests, &BatchOptions{Ahead: 512, Stats: &stats}) {
 		if err != nil || res.Result.Verdict != want.Verdict || !sameResult(res.Result, want) {
 			t.Fatalf("input %d: %+v, %v, want %+v", res.Input, res.Result, err, want)

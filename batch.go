@@ -29,8 +29,8 @@ type BatchOptions struct {
 	// Ahead is how many inputs may have been pulled, and run, ahead of the one
 	// that was yielded last. 0 means none with one worker, and 128 for each of
 	// several. A larger number lets many packets of an XDP program run in one
-	// system call: see [Batch]. 512 are enough for one worker, and 4096 for each
-	// of several.
+	// system call: see [Batch]. 1,024 are enough for one worker, and 16,384 for
+	// several.
 	Ahead int
 	// Stats, if it is not nil, is filled in when the loop ends.
 	Stats *BatchStats
@@ -79,16 +79,19 @@ const (
 // If Ahead is set, a batch of [XDP] requests, or of [Any] on an XDP program, makes a
 // carrier. This is an XDP program of the batch's own, which the kernel repeats. It
 // writes one packet after another into the kernel's buffer and tail-calls prog. A run
-// then takes a tenth of the time. The carrier is made after 10,240 inputs. That takes
-// tens of milliseconds, in which single runs go on. Releasing it takes as long, and
-// happens after the loop without making it wait.
+// then takes a tenth of the time. The carrier is made after 16,384 inputs, and after two
+// or four times as many if there is no processor to make it on. That takes tens of
+// milliseconds, in which single runs go on. Releasing it takes as long, and happens after
+// the loop without making it wait. A carrier has a quarter of a megabyte of memory, or
+// half of one with outputs; with several workers it has 18 times that, and once more for
+// each worker, up to 64 times.
 //
-// The caller's goroutine pulls, copies and yields every input, which takes it as long
-// as the carrier's run of a short packet. So two workers carry packets for a fast
-// program hardly faster than one, and 1.5 to 1.7 times as fast for a program that takes
-// 200 ns or more. The batch measures both ways from time to time, and carries with
-// several workers only while that is faster. Two batches at once, each with inputs of
-// its own, are 1.7 to 1.9 times as fast as one.
+// With several workers, the others carry while the caller's goroutine pulls, copies and
+// yields. Two are 1.5 to 1.9 times as fast as one in a long batch of short packets. They
+// gain less with packets of 1,500 bytes, sometimes nothing: these must move from one
+// processor's cache to another's. More workers help only if the program takes more than
+// some 100 ns. Two batches at once, each with inputs of its own, are 1.6 to 1.8 times as
+// fast as one, whatever the length.
 //
 // Results and errors are those of single runs, in the same order, except:
 //

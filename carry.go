@@ -3,6 +3,7 @@ package progrun
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -25,11 +26,15 @@ type BatchStats struct {
 }
 
 const (
-	// carryAfter is how many inputs run before a carrier is made. Making it takes
-	// some two milliseconds of a CPU, and not always of another one.
-	carryAfter = 10 * inputsAlone
+	// carryAfter is how many inputs run before a carrier is made, if there is a
+	// processor to make it on.
+	carryAfter = 16 * inputsAlone
 	// mostCarried and leastCarried are how many packets one call carries.
-	mostCarried, leastCarried = 512, 16
+	mostCarried, leastCarried = 1024, 16
+	// chunksWaiting is how many chunks may wait for a worker, besides those that run.
+	// Waking a worker takes as long as several. And the more there are, the less a chunk
+	// is still in the cache of another processor when its memory is used again.
+	chunksWaiting, mostChunks = 18, 64
 	// settledAtOnce is how many results are set before the first of them is yielded:
 	// the processor has to wait for what it copies as a whole right after it was set in
 	// parts.
@@ -47,20 +52,19 @@ const (
 // pointers, because copying requests and results is slow compared with carrying a
 // packet.
 type carried[Q, R any] struct {
-	// plain reports whether a carrier can run the request as a single run would.
-	plain func(*Q) bool
-	// fields returns pointers to the fields that such a request can have. metadata may
-	// be nil.
-	fields func(*Q) (packet, metadata, out *[]byte, repeat *int, noOutput *bool)
-	// result sets the result.
-	result func(to *R, from *carrier.Result, perRun time.Duration)
+	// output reports whether the request asks for output.
+	output func(*Q) bool
+	// load adds a request to the cargo. It reports whether the cargo can have it.
+	load func(*Q, *cargo) bool
+	// unload sets a request and its result.
+	unload func(*Q, *R, *parcel)
 }
 
 // carriedKind returns how to carry requests of a type, if they can be carried.
 func carriedKind[Q, R any]() (kind carried[Q, R], ok bool) {
 	for _, k := range []any{
-		carried[XDP, XDPResult]{(*XDP).plain, (*XDP).fields, (*XDPResult).carried},
-		carried[Any, AnyResult]{(*Any).plain, (*Any).fields, (*AnyResult).carried},
+		carried[XDP, XDPResult]{(*XDP).output, (*XDP).load, unloadXDP},
+		carried[Any, AnyResult]{(*Any).output, (*Any).load, unloadAny},
 	} {
 		if kind, ok = k.(carried[Q, R]); ok {
 			break
@@ -69,38 +73,29 @@ func carriedKind[Q, R any]() (kind carried[Q, R], ok bool) {
 	return kind, ok
 }
 
-// plain reports whether the request is for one run on a linear packet, without a
-// context other than metadata.
-func (r *XDP) plain() bool {
-	return carriedPacket(r.Packet, r.Repeat) && r.IngressIfindex == 0 && r.RxQueueIndex == 0 && r.LinearSize == 0
+func (r *XDP) output() bool { return !r.NoOutput }
+
+func (r *Any) output() bool { return !r.NoOutput }
+
+func (r *XDP) load(l *cargo) bool {
+	return r.IngressIfindex == 0 && r.RxQueueIndex == 0 && r.LinearSize == 0 &&
+		l.add(r.Packet, r.Metadata, r.Out, r.Repeat, r.NoOutput)
 }
 
-func (r *Any) plain() bool { return carriedPacket(r.Packet, r.Repeat) }
+func (r *Any) load(l *cargo) bool { return l.add(r.Packet, nil, r.Out, r.Repeat, r.NoOutput) }
 
-func carriedPacket(packet []byte, repeat int) bool {
-	return len(packet) >= ethHLen && len(packet) <= xdpLinear && uint(repeat) <= 1
-}
-
-func (r *XDP) fields() (packet, metadata, out *[]byte, repeat *int, noOutput *bool) {
-	return &r.Packet, &r.Metadata, &r.Out, &r.Repeat, &r.NoOutput
-}
-
-func (r *Any) fields() (packet, metadata, out *[]byte, repeat *int, noOutput *bool) {
-	return &r.Packet, nil, &r.Out, &r.Repeat, &r.NoOutput
-}
-
-// carried sets field by field, as the processor has to wait for what it copies as a
+// unloadXDP sets field by field, as the processor has to wait for what it copies as a
 // whole right after it was set in parts.
-func (to *XDPResult) carried(r *carrier.Result, perRun time.Duration) {
-	to.Action = XDPAction(r.Verdict)
-	to.Packet, to.Metadata = r.Packet, r.Metadata
-	to.LinearSize, to.PerRun, to.Sight = r.Linear, perRun, SightWhole
+func unloadXDP(q *XDP, r *XDPResult, p *parcel) {
+	q.Packet, q.Metadata, q.Out, q.Repeat, q.NoOutput = p.packet, p.metadata, p.out, p.repeat, p.noOutput
+	r.Action, r.Sight, r.PerRun = XDPAction(p.res.Verdict), SightWhole, p.perRun
+	r.Packet, r.Metadata, r.LinearSize = p.res.Packet, p.res.Metadata, p.res.Linear
 }
 
-func (to *AnyResult) carried(r *carrier.Result, perRun time.Duration) {
-	to.Verdict.Type, to.Verdict.Value = ebpf.XDP, int64(r.Verdict)
-	to.Packet, to.Metadata = r.Packet, r.Metadata
-	to.PerRun, to.Sight = perRun, SightWhole
+func unloadAny(q *Any, r *AnyResult, p *parcel) {
+	q.Packet, q.Out, q.Repeat, q.NoOutput = p.packet, p.out, p.repeat, p.noOutput
+	r.Verdict.Type, r.Verdict.Value = ebpf.XDP, int64(p.res.Verdict)
+	r.Packet, r.Metadata, r.Sight, r.PerRun = p.res.Packet, p.res.Metadata, SightWhole, p.perRun
 }
 
 // carriage carries the packets of a batch once it has a carrier. Making one takes
@@ -117,7 +112,7 @@ type carriage[Q Request[Q, R], R any] struct {
 	free    []*group[Q, R]
 	err     error
 
-	trial            trial
+	after            int // number of inputs before a carrier is made
 	began            time.Time
 	alone            time.Duration // time of an input that runs by itself
 	took             time.Duration // time of the calls since they were last judged
@@ -128,21 +123,34 @@ type carriage[Q Request[Q, R], R any] struct {
 
 func newCarriage[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions) *carriage[Q, R] {
 	kind, ok := carriedKind[Q, R]()
-	c := &carriage[Q, R]{kind: kind, prog: prog, began: time.Now(), nextPause: firstPause}
-	chunks, most := 1, mostCarried
+	c := &carriage[Q, R]{kind: kind, prog: prog, after: carryFrom(opts.Workers), began: time.Now(), nextPause: firstPause}
+	chunks := 1
 	if opts.Workers > 1 {
-		chunks, most = 2*opts.Workers, 4*mostCarried // waking a worker takes long
+		chunks = min(opts.Workers+chunksWaiting, mostChunks, max(1, opts.Ahead/leastCarried))
 	}
-	c.options = carrier.Options{Chunks: chunks, Packets: min(opts.Ahead/chunks, most)}
+	c.options = carrier.Options{Chunks: chunks, Packets: min(opts.Ahead/chunks, mostCarried)}
 	switch {
 	case !ok || prog == nil || !xdpTypes.has(prog.Type()):
 		c.err = refuse("Batch", "", "", "only packets of XDP programs are carried", enotsupp)
 		c.err.(*Error).Err = unsupported{enotsupp}
 	case c.options.Packets < leastCarried:
 		c.err = refuse("Batch", "Ahead", strconv.Itoa(opts.Ahead),
-			fmt.Sprintf("less than the %d that it pays to carry", chunks*leastCarried), syscall.EINVAL)
+			fmt.Sprintf("less than the %d that it pays to carry", leastCarried), syscall.EINVAL)
 	}
 	return c
+}
+
+// carryFrom returns how many inputs run before a carrier is made. Making it takes some
+// three milliseconds of a processor, and more for several workers. That must be little
+// compared with the time of the inputs before, since the next one may be the last.
+func carryFrom(workers int) int {
+	switch procs := runtime.GOMAXPROCS(0); {
+	case procs == 1:
+		return 4 * carryAfter
+	case workers >= procs:
+		return 2 * carryAfter
+	}
+	return carryAfter
 }
 
 // groups returns how many groups of inputs can be carried at a time.
@@ -164,10 +172,9 @@ func (c *carriage[Q, R]) ready(n int, req *Q) bool {
 		return false
 	case c.carrier != nil:
 		return c.prog.FD() >= 0
-	case n == carryAfter:
-		c.alone = time.Since(c.began) / (carryAfter - inputsAlone)
-		_, _, _, _, noOutput := c.kind.fields(req)
-		c.options.Output = !*noOutput
+	case n == c.after:
+		c.alone = time.Since(c.began) / time.Duration(n-inputsAlone)
+		c.options.Output = c.kind.output(req)
 		c.make()
 		return false
 	case c.making == nil || n%64 != 0:
@@ -205,10 +212,8 @@ func (c *carriage[Q, R]) use(made *heldCarrier) {
 	c.carrier = made
 	for i := range c.options.Chunks {
 		g := newGroup[Q, R](c.options.Packets)
-		g.cargo = &cargo[Q, R]{
-			kind: &c.kind, output: c.options.Output, prog: c.prog, chunk: made.Chunk(i),
-			places: make([]place, 0, g.size),
-		}
+		g.kind = &c.kind
+		g.cargo = &cargo{output: c.options.Output, chunk: made.Chunk(i), places: make([]place, 0, g.size)}
 		c.free = append(c.free, g)
 	}
 }
@@ -226,9 +231,6 @@ func (c *carriage[Q, R]) freeGroup() *group[Q, R] {
 // carrying.
 func (c *carriage[Q, R]) giveBack(g *group[Q, R]) {
 	l := g.cargo
-	if c.options.Chunks > 1 {
-		c.trial.done(len(l.places), c.options.Chunks)
-	}
 	c.count += int64(l.chunk.Len()) - l.skipped
 	c.took += l.took
 	c.in += l.chunk.Len()
@@ -241,46 +243,8 @@ func (c *carriage[Q, R]) giveBack(g *group[Q, R]) {
 		}
 		c.took, c.in = 0, 0
 	}
-	l.err, l.took, l.skipped = nil, 0, 0
-	l.places = l.places[:0]
-	l.chunk.Reset()
+	l.reset()
 	c.free = append(c.free, g)
-}
-
-// trial finds out whether several workers carry faster than the caller alone. They need
-// not: moving packets and results between processors can take longer than running them.
-type trial struct {
-	several bool // whether several workers carry
-	decided bool // whether that is so because it was faster
-	groups  int  // number of groups that were carried so
-	inputs  int  // number of their inputs, without those of the first groups
-	began   time.Time
-	alone   time.Duration // time of an input that the caller carries
-}
-
-// Numbers of groups that are carried in one way: to measure it, and until both are
-// measured again.
-const groupsMeasured, groupsDecided = 16, 512
-
-// done is called for each group. The first groups of a measurement, as many as can be
-// ahead, do not count.
-func (t *trial) done(inputs, ahead int) {
-	t.groups++
-	t.inputs += inputs
-	switch {
-	case t.groups == ahead:
-		t.began, t.inputs = time.Now(), 0
-		return
-	case t.groups < ahead+groupsMeasured, t.decided && t.groups < groupsDecided:
-		return
-	case t.decided:
-		t.several, t.decided = false, false
-	case !t.several:
-		t.several, t.alone = true, time.Since(t.began)/time.Duration(max(t.inputs, 1))
-	default:
-		t.several, t.decided = time.Since(t.began)/time.Duration(max(t.inputs, 1)) < t.alone, true
-	}
-	t.groups = 0
 }
 
 // release releases the carrier. That takes tens of milliseconds, for which release
@@ -354,23 +318,35 @@ func runCarrier(prog *ebpf.Program, data []byte, repeat int) (time.Duration, sys
 }
 
 // settle sets the carried ones of the inputs from i on, as many as c has memory for.
-func (c *carriage[Q, R]) settle(l *cargo[Q, R], i int) {
+func (c *carriage[Q, R]) settle(l *cargo, i int) {
 	for k := range min(settledAtOnce, len(l.places)-i) {
 		if !l.places[i+k].alone {
-			l.settle(&c.settled[k], i+k)
+			settle(&c.settled[k], &c.kind, l, i+k)
 		}
 	}
 }
 
+// settle sets an input to the i-th of the cargo, with its request and its result.
+func settle[Q Request[Q, R], R any](in *input[Q, R], kind *carried[Q, R], l *cargo, i int) {
+	p := &l.parcel
+	l.readRequest(i, &in.data)
+	l.readResult(i, &in.out)
+	in.Input, in.err = l.first+i, nil
+	kind.unload(&in.Request, &in.Result, p)
+	if p.res.Lost {
+		in.err = &Error{Request: "Batch", Rule: "the program ran, but its output could not be read", Ran: RanYes, Err: syscall.EFAULT}
+		in.Result = *new(R)
+	}
+}
+
 // cargo is the part of a group that is carried.
-type cargo[Q Request[Q, R], R any] struct {
-	kind    *carried[Q, R]
+type cargo struct {
 	output  bool // whether outputs are copied out
-	prog    *ebpf.Program
 	chunk   *carrier.Chunk
-	first   int     // number of the first input of the group
-	places  []place // of all inputs of the group
-	res     carrier.Result
+	first   int      // number of the first input of the group
+	places  []place  // of all inputs of the group
+	outs    [][]byte // Out of each input, or nil if none has one
+	parcel  parcel
 	perRun  time.Duration // mean of the call whose results are in the chunk
 	took    time.Duration // time of the calls
 	skipped int64         // number of inputs that could not be carried after all
@@ -379,95 +355,107 @@ type cargo[Q Request[Q, R], R any] struct {
 
 // place says where an input is, and has what the chunk lacks of its request.
 type place struct {
-	alone    bool // whether the input runs by itself
-	at       int  // index among the inputs that run by themselves, or in the chunk
-	out      []byte
-	repeat   int
+	at       int32 // index among the inputs that run by themselves, or in the chunk
+	alone    bool  // whether the input runs by itself
+	repeat   uint8
 	noOutput bool
 }
 
-// add adds input n, with a copy of its packet in the chunk. It reports whether the
-// input can be carried.
-func (l *cargo[Q, R]) add(n int, req *Q) bool {
-	l.first = n - len(l.places)
-	if !l.kind.plain(req) {
+// parcel is a request and its result, on the way between the cargo and the caller.
+type parcel struct {
+	packet, metadata, out []byte
+	repeat                int
+	noOutput              bool
+	res                   carrier.Result
+	perRun                time.Duration
+}
+
+// add adds a request, with a copy of its packet in the chunk. It reports whether the
+// carrier can run it as a single run would: once, on a linear packet, without a context
+// other than metadata.
+func (l *cargo) add(packet, metadata, out []byte, repeat int, noOutput bool) bool {
+	if len(packet) < ethHLen || len(packet) > xdpLinear || uint(repeat) > 1 || !noOutput && !l.output {
 		return false
-	}
-	packet, metadata, out, repeat, noOutput := l.kind.fields(req)
-	if !*noOutput && !l.output {
-		return false
-	}
-	var m []byte
-	if metadata != nil {
-		m = *metadata
 	}
 	at := l.chunk.Len()
-	if !l.chunk.Add(*packet, m) {
+	if !l.chunk.Add(packet, metadata) {
 		return false
 	}
 	i := len(l.places)
 	l.places = l.places[:i+1]
 	p := &l.places[i]
-	p.alone, p.at, p.out, p.repeat, p.noOutput = false, at, *out, *repeat, *noOutput
+	p.at, p.alone, p.repeat, p.noOutput = int32(at), false, uint8(repeat), noOutput
+	if out != nil {
+		if l.outs == nil {
+			l.outs = make([][]byte, cap(l.places))
+		}
+		l.outs[i] = out
+	}
 	return true
 }
 
-// settle sets an input to the i-th of the group, with its request and its result.
-func (l *cargo[Q, R]) settle(in *input[Q, R], i int) {
-	l.unload(in, i)
-	p, res := &l.places[i], &l.res
-	l.chunk.Result(p.at, res)
-	if in.err = nil; res.Lost {
-		in.err = &Error{Request: "Batch", Rule: "the program ran, but its output could not be read", Ran: RanYes, Err: syscall.EFAULT}
-		in.Result = *new(R)
-		return
-	}
-	if p.noOutput {
-		res.Packet, res.Metadata, res.Linear = nil, nil, 0
-	} else {
-		out := &p.out
-		if *out == nil {
-			out = &in.out
-		}
-		m := len(res.Metadata)
-		*out = append(append((*out)[:0], res.Metadata...), res.Packet...)
-		res.Metadata, res.Packet = (*out)[:m:m], (*out)[m:]
-	}
-	l.kind.result(&in.Result, res, l.perRun)
+// reset empties the cargo.
+func (l *cargo) reset() {
+	l.err, l.took, l.skipped = nil, 0, 0
+	l.places = l.places[:0]
+	clear(l.outs)
+	l.chunk.Reset()
 }
 
-// unload sets the request of an input that is in the chunk. The packet is copied.
-func (l *cargo[Q, R]) unload(in *input[Q, R], i int) {
-	p := &l.places[i]
-	packet, metadata, out, repeat, noOutput := l.kind.fields(&in.Request)
-	all, m := l.chunk.Input(p.at)
-	all = append(in.data[:0], all...)
-	in.data, *packet = all, all[m:]
-	if metadata != nil {
-		*metadata = all[:m:m]
+// readRequest sets the request of the parcel to that of an input in the chunk. The
+// packet is copied.
+func (l *cargo) readRequest(i int, data *[]byte) {
+	at, p := &l.places[i], &l.parcel
+	all, m := l.chunk.Input(int(at.at))
+	all = append((*data)[:0], all...)
+	*data, p.packet, p.metadata = all, all[m:], all[:m:m]
+	p.repeat, p.noOutput = int(at.repeat), at.noOutput
+	if l.outs != nil {
+		p.out = l.outs[i]
 	}
-	in.Input, *out, *repeat, *noOutput = l.first+i, p.out, p.repeat, p.noOutput
+}
+
+// readResult sets the result of the parcel, whose request is set. The output is copied
+// to the request's Out or, if that is nil, to out.
+func (l *cargo) readResult(i int, out *[]byte) {
+	p := &l.parcel
+	p.perRun = l.perRun
+	l.chunk.Result(int(l.places[i].at), &p.res)
+	if p.noOutput {
+		p.res.Packet, p.res.Metadata, p.res.Linear = nil, nil, 0
+		return
+	}
+	to := p.out
+	if to == nil {
+		to = *out
+	}
+	m := len(p.res.Metadata)
+	to = append(append(to[:0], p.res.Metadata...), p.res.Packet...)
+	p.res.Metadata, p.res.Packet = to[:m:m], to[m:]
+	if p.out == nil {
+		*out = to
+	}
 }
 
 // carry runs the carried inputs from i on, up to the first one that is not carried,
 // and returns the index of that one.
-func (g *group[Q, R]) carry(i int) int {
+func (g *group[Q, R]) carry(i int, prog *ebpf.Program) int {
 	l := g.cargo
 	end := l.lastCarried(i)
 	for i < end {
 		begin := time.Now()
-		from, to, perRun, err := l.chunk.Run(l.places[i].at+end-i, runCarrier)
+		from, to, perRun, err := l.chunk.Run(int(l.places[i].at)+end-i, runCarrier)
 		l.took += time.Since(begin)
 		l.perRun = perRun
 		if to == from {
 			if err != nil {
 				l.err = err
 			}
-			g.alone(i)
+			g.alone(i, prog)
 			to++
 		} else if to < l.chunk.Len() { // later results will overwrite these
 			for k := range to - from {
-				l.settle(g.another(), i+k)
+				settle(g.another(), g.kind, l, i+k)
 				l.places[i+k] = g.last()
 			}
 		}
@@ -478,7 +466,7 @@ func (g *group[Q, R]) carry(i int) int {
 
 // lastCarried returns the end of the inputs from i on that are carried. Where all are,
 // it need not look at them, whose memory another processor has.
-func (l *cargo[Q, R]) lastCarried(i int) int {
+func (l *cargo) lastCarried(i int) int {
 	if len(l.places) == l.chunk.Len() {
 		return len(l.places)
 	}
@@ -489,11 +477,13 @@ func (l *cargo[Q, R]) lastCarried(i int) int {
 }
 
 // alone runs a carried input by itself, which the carrier could not run.
-func (g *group[Q, R]) alone(i int) {
+func (g *group[Q, R]) alone(i int, prog *ebpf.Program) {
 	l, in := g.cargo, g.another()
-	l.unload(in, i)
+	l.readRequest(i, &in.data)
+	in.Input = l.first + i
+	g.kind.unload(&in.Request, &in.Result, &l.parcel)
 	l.places[i] = g.last()
 	l.chunk.Skip()
 	l.skipped++
-	g.runOne(in, l.prog)
+	g.runOne(in, prog)
 }

@@ -200,8 +200,9 @@ func TestBatchLeavesNothing(t *testing.T) {
 
 // leaveCarrying runs a batch, and leaves it in its middle once it carries.
 func leaveCarrying(t *testing.T, o *object, workers int, note func(), leave func(*object) bool) {
-	const inputs, middle = 20000, 12000
-	batch := Batch(o.Program, Packets(XDP{}, withPause(again(udp4(somewhere, 7, 1, 2, 3), inputs))),
+	middle := carryFrom(workers) + 2000
+	inputs := middle + 8000
+	batch := Batch(o.Program, Packets(XDP{}, withPause(workers, again(udp4(somewhere, 7, 1, 2, 3), inputs))),
 		&BatchOptions{Ahead: 600, Workers: workers, KeepGoing: true})
 	n := 0
 	for res, err := range batch {

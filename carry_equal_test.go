@@ -171,10 +171,10 @@ func TestBatchRedirects(t *testing.T) {
 // wantCarried wants the verdicts of a batch that carries.
 func wantCarried(t *testing.T, name string, prog *ebpf.Program, want func(n int) XDPAction) {
 	t.Helper()
-	const inputs = carryAfter + 10_000
+	inputs := carryFrom(1) + 10_000
 	var stats BatchStats
 	n := 0
-	for res, err := range Batch(prog, Packets(XDP{}, withPause(again(frame(64), inputs))), &BatchOptions{Ahead: 600, Stats: &stats}) {
+	for res, err := range Batch(prog, Packets(XDP{}, withPause(1, again(frame(64), inputs))), &BatchOptions{Ahead: 600, Stats: &stats}) {
 		if err != nil || res.Result.Action != want(n) || len(res.Result.Packet) != 64 {
 			t.Fatalf("%s, input %d: %v, %v, want %v", name, n, res.Result.Action, err, want(n))
 		}
@@ -194,7 +194,8 @@ func TestBatchInterfaces(t *testing.T) {
 		asm.LoadMem(asm.R0, asm.R1, 12, asm.Word), asm.LoadMem(asm.R2, asm.R1, 16, asm.Word),
 		asm.LSh.Imm(asm.R0, 4), asm.Add.Reg(asm.R0, asm.R2), asm.Return(),
 	})
-	const index, inputs = 4711, carryAfter + 10_000
+	const index = 4711
+	inputs := carryFrom(2) + 10_000
 	requests := func(yield func(XDP) bool) {
 		for i := range inputs {
 			r := XDP{Packet: frame(64), NoOutput: i%2 == 0}
@@ -223,7 +224,7 @@ func TestBatchInterfaces(t *testing.T) {
 			}
 			var stats BatchStats
 			n := 0
-			for res, err := range Batch(prog, withPause(requests), &BatchOptions{Ahead: 600, Workers: workers, Stats: &stats}) {
+			for res, err := range Batch(prog, withPause(workers, requests), &BatchOptions{Ahead: 600, Workers: workers, Stats: &stats}) {
 				r := res.Request
 				if want := max(r.IngressIfindex, 1)<<4 + r.RxQueueIndex; err != nil || int(res.Result.Action) != want {
 					t.Errorf("input %d: %#x, %v, want %#x", res.Input, res.Result.Action, err, want)
@@ -243,18 +244,18 @@ func TestBatchInterfaces(t *testing.T) {
 func TestBatchWithinBatch(t *testing.T) {
 	o := load(t, "xdp", "xdp_filter")
 	packet := udp4(somewhere, 7, make([]byte, 60)...)
-	const inputs = 18_000
+	inputs := carryFrom(1) + 4000
 	n := 0
-	for outer, err := range Batch(o.Program, Packets(XDP{}, withPause(again(packet, inputs))), &BatchOptions{Ahead: 600}) {
+	for outer, err := range Batch(o.Program, Packets(XDP{}, withPause(1, again(packet, inputs))), &BatchOptions{Ahead: 600}) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n++; n%6000 != 0 {
+		if n++; n%(inputs/3) != 0 {
 			continue
 		}
 		before := slices.Clone(outer.Result.Packet)
 		m := 0
-		for inner, err := range Batch(o.Program, Packets(XDP{}, withPause(again(packet[:50], inputs))), &BatchOptions{Ahead: 600}) {
+		for inner, err := range Batch(o.Program, Packets(XDP{}, withPause(1, again(packet[:50], inputs))), &BatchOptions{Ahead: 600}) {
 			m++
 			if err != nil || inner.Input != m || len(inner.Result.Packet) != 50 {
 				t.Fatalf("inner result %d: %+v, %v", m, inner, err)
@@ -274,8 +275,8 @@ func TestBatchWithinBatch(t *testing.T) {
 func TestBatchesAtOnce(t *testing.T) {
 	o := load(t, "xdp", "xdp_count")
 	set(t, o, "verdict", 0, uint32(XDPPass))
-	const inputs = 20_000
-	batch := Batch(o.Program, Packets(XDP{}, withPause(numberedPackets(inputs))), &BatchOptions{Ahead: 600})
+	inputs := carryFrom(1) + 6000
+	batch := Batch(o.Program, Packets(XDP{}, withPause(1, numberedPackets(inputs))), &BatchOptions{Ahead: 600})
 	var all sync.WaitGroup
 	for g := range 3 {
 		all.Go(func() {
@@ -293,7 +294,7 @@ func TestBatchesAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if ran := liveCount(t, o); ran != 3*inputs {
+	if ran := liveCount(t, o); ran != 3*int64(inputs) {
 		t.Errorf("the program ran %d times, want %d", ran, 3*inputs)
 	}
 }
@@ -306,10 +307,10 @@ func TestBatchOfDevmapProgram(t *testing.T) {
 		t.Skip("this kernel runs such programs")
 	}
 	var stats BatchStats
-	const inputs = carryAfter + 7000
+	inputs := carryFrom(1) + 7000
 	n := 0
 	opts := &BatchOptions{KeepGoing: true, Ahead: 600, Stats: &stats}
-	for _, err := range Batch(prog, Packets(XDP{NoOutput: true}, withPause(again(frame(64), inputs))), opts) {
+	for _, err := range Batch(prog, Packets(XDP{NoOutput: true}, withPause(1, again(frame(64), inputs))), opts) {
 		n++
 		wantError(t, err, neverRunsText, unix.EINVAL, RanNo)
 	}
@@ -327,14 +328,14 @@ func TestBatchCarriedAny(t *testing.T) {
 		var stats BatchStats
 		requests := func(yield func(Any) bool) {
 			const each = 10_000
-			for i := range carryAfter + each {
+			for i := range carryFrom(workers) + each {
 				size := 10 + i%each*2*xdpLinear/each
 				if !yield(Any{Packet: bytes.Repeat([]byte{byte(i)}, size), NoOutput: i%7 == 0}) {
 					return
 				}
 			}
 		}
-		for res, err := range Batch(o.Program, withPause(requests), &BatchOptions{KeepGoing: true, Ahead: 600, Workers: workers, Stats: &stats}) {
+		for res, err := range Batch(o.Program, withPause(workers, requests), &BatchOptions{KeepGoing: true, Ahead: 600, Workers: workers, Stats: &stats}) {
 			alone, aloneErr := res.Request.Run(o.Program)
 			got := res.Result
 			if !sameError(err, aloneErr) || got.Verdict != alone.Verdict || !bytes.Equal(got.Packet, alone.Packet) || got.Sight != alone.Sight {

@@ -399,9 +399,9 @@ func ExampleBatch_ahead() {
 	prog := dropARP()
 	defer prog.Close()
 
-	packets := slices.Values(slices.Repeat([][]byte{ipv4, arp}, 5000))
+	packets := slices.Values(slices.Repeat([][]byte{ipv4, arp}, 50_000))
 	var stats progrun.BatchStats
-	opts := &progrun.BatchOptions{Ahead: 512, Stats: &stats}
+	opts := &progrun.BatchOptions{Ahead: 1024, Stats: &stats}
 	dropped := 0
 	for res, err := range progrun.Batch(prog, progrun.Packets(progrun.Any{NoOutput: true}, packets), opts) {
 		if err != nil {
@@ -414,7 +414,7 @@ func ExampleBatch_ahead() {
 	// stats.Carried says how many of the packets ran in calls with others, and
 	// stats.CarryErr why not all of them did.
 	fmt.Println(stats.Inputs, dropped)
-	// Output: 10000 5000
+	// Output: 100000 50000
 }
 
 func ExamplePackets() {
