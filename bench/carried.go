@@ -9,17 +9,25 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/progrun/progrun"
 )
 
 // The ways to have many packets in one system call.
 const (
-	byCarried    = "progrun-ahead"
-	byTwoCarried = "progrun-ahead-2-workers"
-	byCounted    = "progrun-verdicts"
-	byCapture    = "progrun-capture"
-	byTCPReplay  = "tcpreplay"
+	byCarried      = "progrun-ahead"
+	byTwoCarried   = "progrun-ahead-2-workers"
+	byCarriedTwice = "progrun-ahead-2-batches"
+	byCounted      = "progrun-verdicts"
+	byCapture      = "progrun-capture"
+	byTCPReplay    = "tcpreplay"
 )
+
+// reflected returns a batch that may run ahead, of packets that a program parses and
+// sends back.
+func reflected(name string, prog *ebpf.Program, size int, verdictOnly bool, workers, ahead int) contender {
+	return batchWith(name, prog, [][]byte{frame(size)}, verdictOnly, progrun.BatchOptions{Workers: workers, Ahead: ahead})
+}
 
 // carriedBatches returns the points of batches that may run ahead.
 func (b *bench) carriedBatches() ([]point, error) {
@@ -40,17 +48,51 @@ func (b *bench) carriedBatches() ([]point, error) {
 		{"1,500 bytes, with output", false, 1500, 10 * inputs, 4},
 		{"64 bytes, 100,000 packets", true, 64, inputs, 2},
 	} {
-		packets := [][]byte{frame(c.size)}
-		by := func(name string, workers, ahead int) contender {
-			return batchWith(name, prog, packets, c.verdictOnly, progrun.BatchOptions{Workers: workers, Ahead: ahead})
-		}
-		p := point{name: c.name, n: c.n, share: 10, contenders: []contender{by(byProgrun, 1, 0), by(byCarried, 1, 512)}}
-		p.claims = []claim{{label: "times as fast", of: byProgrun, over: byCarried, sense: atLeast, target: c.faster}}
-		if len(b.cpus) > 1 {
-			p.contenders = append(p.contenders, by(byTwoCarried, 2, 16384))
-			p.claims = append(p.claims, claim{label: "times one worker", of: byCarried, over: byTwoCarried})
-		}
-		points = append(points, p)
+		points = append(points, point{
+			name: c.name, n: c.n, share: 10,
+			contenders: []contender{
+				reflected(byProgrun, prog, c.size, c.verdictOnly, 1, 0),
+				reflected(byCarried, prog, c.size, c.verdictOnly, 1, 1024),
+			},
+			claims: []claim{{label: "times as fast", of: byProgrun, over: byCarried, sense: atLeast, target: c.faster}},
+		})
+	}
+	return points, nil
+}
+
+// carriedByWorkers returns the points of batches that may run ahead with two workers,
+// and of two such batches at once, each of half the packets.
+func (b *bench) carriedByWorkers() ([]point, error) {
+	prog, err := b.load(reflects())
+	if err != nil || len(b.cpus) < 2 {
+		return nil, err
+	}
+	var points []point
+	for _, c := range []struct {
+		name        string
+		verdictOnly bool
+		size        int
+	}{
+		{"64 bytes, verdict only", true, 64},
+		{"1,500 bytes, verdict only", true, 1500},
+		{"64 bytes, with output", false, 64},
+		{"1,500 bytes, with output", false, 1500},
+	} {
+		one := reflected(byCarried, prog, c.size, c.verdictOnly, 1, 1024)
+		points = append(points, point{
+			name: c.name, n: 100 * inputs, share: 10,
+			contenders: []contender{
+				one,
+				reflected(byTwoCarried, prog, c.size, c.verdictOnly, 2, 16384),
+				timed(byCarriedTwice, func(n int) error {
+					return inParallel(2, func() error { _, err := one.run(n / 2); return err })
+				}),
+			},
+			claims: []claim{
+				{label: "times one worker, by 2 workers", of: byCarried, over: byTwoCarried, sense: atLeast, target: 1.7},
+				{label: "times one worker, by 2 batches", of: byCarried, over: byCarriedTwice},
+			},
+		})
 	}
 	return points, nil
 }
@@ -64,7 +106,7 @@ func (b *bench) carriedByInputs() ([]point, error) {
 	}
 	packets := [][]byte{frame(packetSize)}
 	var points []point
-	for _, n := range []int{1, 100, 1000, 2048, 3000, 5000, 10_000, 30_000, 100_000} {
+	for _, n := range []int{1, 100, 1000, 2048, 3000, 5000, 10_000, 17_000, 20_000, 30_000, 100_000} {
 		by := func(name string, ahead int) contender {
 			of := batchWith(name, prog, packets, true, progrun.BatchOptions{Ahead: ahead})
 			return contender{by: name, run: func(total int) (took time.Duration, err error) {
@@ -78,7 +120,7 @@ func (b *bench) carriedByInputs() ([]point, error) {
 				return took, nil
 			}}
 		}
-		p := step("Batch", n, "%d inputs", by(byCarried, 512), by(byProgrun, 0))
+		p := step("Batch", n, "%d inputs", by(byCarried, 1024), by(byProgrun, 0))
 		p.n, p.share = max(n, 1000), 20
 		p.claims = []claim{{label: "of none ahead", of: byCarried, over: byProgrun, sense: atMost, target: 1.05}}
 		points = append(points, p)
@@ -110,7 +152,11 @@ func (b *bench) carriedLive() ([]point, error) {
 		if c.sends {
 			counted, sent = 0.9, 0.6
 		}
-		p := point{name: c.name, n: b.liveFrames() / len(packets) * len(packets), share: 10}
+		frames := b.liveFrames()
+		if !c.sends {
+			frames *= 4 // these take no longer
+		}
+		p := point{name: c.name, n: frames / len(packets) * len(packets), share: 10}
 		p.contenders = []contender{
 			by(byHeld, progrun.Live{Packet: frame(packetSize), Hold: b.held[prog]}),
 			by(byCounted, progrun.Live{Packet: frame(packetSize), CountVerdicts: true}),

@@ -225,6 +225,8 @@ func (b *bench) sections() []section {
 			}},
 		{"BatchAhead", "Batches that may run ahead", "Time per packet of 1,000,000 packets, which a program parses and sends back. Carriers are made and given up\n" +
 			"within.", free(b.carriedBatches), none},
+		{"WorkersAhead", "Batches that may run ahead, with two processors", "Time per packet of 10,000,000 packets, by two workers, and by two batches at once that have half of the packets each.",
+			free(b.carriedByWorkers), none},
 		{"InputsAhead", "How cost grows with the inputs of a batch that may run ahead", "Time per input, 64 bytes, verdict only.", free(b.carriedByInputs), none},
 		{"Size", "How cost grows with the packet", "Time of one call.", b.bySize, func(r []result) []picture {
 			return lines("size.svg", "How cost grows with the packet", "bytes", "ns a call", r)
