@@ -26,7 +26,7 @@ func (p *program) ahead(c *capture) int {
 	if !p.own || c.live {
 		return 0
 	}
-	return 512
+	return 1024
 }
 
 // empty loads a program of the same type that does nothing.

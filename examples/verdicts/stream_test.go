@@ -175,10 +175,10 @@ func TestAgainstMany(t *testing.T) {
 	needXDP(t)
 	f := fixtures{t, files(t)}
 	packet, none := f.packets("traffic.pcap")[2][14:], []byte{0x50}
-	f.pcap("many.pcap", layers.LinkTypeRaw, slices.Repeat([][]byte{packet, none, packet, packet}, 5000)...)
+	f.pcap("many.pcap", layers.LinkTypeRaw, slices.Repeat([][]byte{packet, none, packet, packet}, 20_000)...)
 	r := command(t, f.dir, "", "-pcap", "many.pcap", "-program", "xdp_pass", "-against", "xdp.o:xdp_drop")
-	want := "Was, 20000 packets: 15000 XDP_DROP, 5000 errors\nIs,  20000 packets: 15000 XDP_PASS, 5000 errors\nThe two programs differ on 15000 packets.\n"
-	if !strings.Contains(r.stdout, want) || strings.Count(r.stdout, "XDP_PASS, was XDP_DROP\n") != 15000 {
+	want := "Was, 80000 packets: 60000 XDP_DROP, 20000 errors\nIs,  80000 packets: 60000 XDP_PASS, 20000 errors\nThe two programs differ on 60000 packets.\n"
+	if !strings.Contains(r.stdout, want) || strings.Count(r.stdout, "XDP_PASS, was XDP_DROP\n") != 60_000 {
 		t.Errorf("want %s, not %s", want, r.stdout[max(0, len(r.stdout)-500):])
 	}
 }
