@@ -188,8 +188,8 @@ func (a *ahead[Q, R]) finish() (goOn bool) {
 // whether to go on.
 func (a *ahead[Q, R]) yieldOldest() (goOn bool) {
 	g := a.waiting[0]
-	a.await(g)
 	a.waiting = append(a.waiting[:0], a.waiting[1:]...)
+	a.await(g)
 	if !a.yieldGroup(g) {
 		return false
 	}

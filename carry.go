@@ -34,6 +34,7 @@ const (
 	// chunksWaiting is how many chunks may wait for a worker, besides those that run.
 	// Waking a worker takes as long as several. And the more there are, the less a chunk
 	// is still in the cache of another processor when its memory is used again.
+	// mostChunks is how many there are at most, since each takes half a megabyte.
 	chunksWaiting, mostChunks = 18, 64
 	// settledAtOnce is how many results are set before the first of them is yielded:
 	// the processor has to wait for what it copies as a whole right after it was set in
@@ -347,7 +348,6 @@ type cargo struct {
 	places  []place  // of all inputs of the group
 	outs    [][]byte // Out of each input, or nil if none has one
 	parcel  parcel
-	perRun  time.Duration // mean of the call whose results are in the chunk
 	took    time.Duration // time of the calls
 	skipped int64         // number of inputs that could not be carried after all
 	err     error         // error of a call
@@ -367,7 +367,7 @@ type parcel struct {
 	repeat                int
 	noOutput              bool
 	res                   carrier.Result
-	perRun                time.Duration
+	perRun                time.Duration // mean of the call whose results are in the chunk
 }
 
 // add adds a request, with a copy of its packet in the chunk. It reports whether the
@@ -419,7 +419,6 @@ func (l *cargo) readRequest(i int, data *[]byte) {
 // to the request's Out or, if that is nil, to out.
 func (l *cargo) readResult(i int, out *[]byte) {
 	p := &l.parcel
-	p.perRun = l.perRun
 	l.chunk.Result(int(l.places[i].at), &p.res)
 	if p.noOutput {
 		p.res.Packet, p.res.Metadata, p.res.Linear = nil, nil, 0
@@ -446,7 +445,7 @@ func (g *group[Q, R]) carry(i int, prog *ebpf.Program) int {
 		begin := time.Now()
 		from, to, perRun, err := l.chunk.Run(int(l.places[i].at)+end-i, runCarrier)
 		l.took += time.Since(begin)
-		l.perRun = perRun
+		l.parcel.perRun = perRun
 		if to == from {
 			if err != nil {
 				l.err = err

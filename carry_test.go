@@ -122,7 +122,7 @@ func TestBatchCarried(t *testing.T) {
 				t.Logf("%s, %d workers: %+v", program, workers, stats) // others are in the dispatcher
 				continue
 			}
-			if stats.Carried < 4000 || stats.CarryErr != nil {
+			if stats.Carried < 4560 || stats.CarryErr != nil {
 				t.Errorf("%s, %d workers: %+v", program, workers, stats)
 			}
 		}
@@ -168,6 +168,55 @@ func TestBatchAhead(t *testing.T) {
 				t.Errorf("%d workers, ahead %d: %+v", workers, ahead, stats)
 			}
 		}
+	}
+}
+
+// TestCarryFrom checks that a carrier is made later if that takes a processor from the
+// workers.
+func TestCarryFrom(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for _, c := range []struct{ procs, workers, want int }{
+		{1, 0, 4 * carryAfter}, {1, 2, 4 * carryAfter}, {2, 0, carryAfter}, {2, 1, carryAfter},
+		{2, 2, 2 * carryAfter}, {4, 3, carryAfter}, {4, 8, 2 * carryAfter},
+	} {
+		runtime.GOMAXPROCS(c.procs)
+		if got := carryFrom(c.workers); got != c.want {
+			t.Errorf("%d workers on %d processors: %d inputs, want %d", c.workers, c.procs, got, c.want)
+		}
+	}
+}
+
+// TestBatchAheadAlone checks that inputs that cannot be carried, and may be large, are
+// pulled in small groups also once a batch carries.
+func TestBatchAheadAlone(t *testing.T) {
+	o := load(t, "xdp", "xdp_pass")
+	needCarrierOf(t, o)
+	small := carryFrom(1) + 2000
+	pulled, yielded, most := 0, 0, 0
+	source := func(yield func([]byte) bool) {
+		for range small + 2000 {
+			pulled++
+			size := 64
+			if pulled > small+1024 {
+				most = max(most, pulled-yielded)
+			}
+			if pulled > small {
+				size = xdpLinear + 1
+			}
+			if !yield(frame(size)) {
+				return
+			}
+		}
+	}
+	var stats BatchStats
+	for _, err := range Batch(o.Program, Packets(XDP{NoOutput: true}, withPause(1, source)), &BatchOptions{Ahead: 1024, Stats: &stats}) {
+		if yielded++; err != nil {
+			t.Fatal(err)
+		}
+	}
+	needCarrier(t, stats)
+	if stats.Carried == 0 || most > groupSize {
+		t.Errorf("up to %d ahead, want at most %d; %+v", most, groupSize, stats)
 	}
 }
 

@@ -154,7 +154,7 @@ func (b *bench) carriedLive() ([]point, error) {
 		}
 		frames := b.liveFrames()
 		if !c.sends {
-			frames *= 4 // these take no longer
+			frames *= 4 // they are fast: making the holds would weigh too much
 		}
 		p := point{name: c.name, n: frames / len(packets) * len(packets), share: 10}
 		p.contenders = []contender{

@@ -5,7 +5,7 @@
 //
 // prints tables. It writes them to results/, with plots, a description of the
 // machine, and the figures in Go's benchmark format. It needs root and an idle
-// machine, and takes some 17 minutes, or one with -quick. All packets stay in
+// machine, and takes some 20 minutes, or one with -quick. All packets stay in
 // network namespaces that end with the command.
 package main
 

@@ -20,8 +20,8 @@ import (
 var update = flag.Bool("update", false, "write the golden files")
 
 // TestGolden compares the whole output of every kind of run, on real interfaces and
-// captures, and of every mistake. The frames leave from one CPU, so that none can overrun a ring that
-// another CPU empties.
+// captures, and of every mistake. The frames leave from one CPU, so that none can
+// overrun a ring that another CPU empties.
 func TestGolden(t *testing.T) {
 	need(t)
 	net := newNetwork(t)

@@ -474,8 +474,8 @@ func (p *program) copyOut() asm.Instructions {
 // copyPacket copies R4 bytes between the packet, to which R2 then points, and the
 // memory to which R3 points. A helper takes at least some 30 ns for a copy. So
 // copyPacket copies short packets itself, in blocks, the last of which ends with the
-// packet. That one is copied first: it would take the verifier a while to follow all
-// others to it.
+// packet. That one is copied first. If it came last, the verifier would follow every
+// length to it by itself.
 func copyPacket(name string, helper asm.BuiltinFunc, to, from asm.Register, failed string) asm.Instructions {
 	const long = 8 * 64
 	block := func(off, size int32) asm.Instructions {
