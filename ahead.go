@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/progrun/progrun/internal/carrier"
 )
 
 const (
@@ -35,19 +37,19 @@ type ahead[Q Request[Q, R], R any] struct {
 	stopped atomic.Bool
 	workers sync.WaitGroup
 	started int // number of workers, with the caller
+	caller  worker[Q, R]
 	home    netNS
 }
 
 // group is a group of consecutive inputs and their results. Its memory is reused for
 // later inputs.
 type group[Q Request[Q, R], R any] struct {
-	size    int            // number of inputs, at most
-	inputs  []input[Q, R]  // those that run by themselves
-	cargo   *cargo         // the others, or nil if there can be none
-	kind    *carried[Q, R] // how to load the cargo
-	done    chan struct{}
-	lent    Q       // the request that runs, with memory for its output
-	lentOut *[]byte // the Out of lent
+	size   int            // number of inputs, at most
+	noCopy bool           // whether what requests point to stays where it is
+	inputs []input[Q, R]  // those that run by themselves
+	cargo  *cargo         // the others, or nil if there can be none
+	kind   *carried[Q, R] // how to load the cargo
+	done   chan struct{}
 }
 
 type input[Q Request[Q, R], R any] struct {
@@ -56,10 +58,8 @@ type input[Q Request[Q, R], R any] struct {
 	data, out []byte // memory of the request and of the output
 }
 
-func newGroup[Q Request[Q, R], R any](size int) *group[Q, R] {
-	g := &group[Q, R]{size: size, done: make(chan struct{}, 1)}
-	g.lentOut = g.lent.outIn(&g.lent)
-	return g
+func newGroup[Q Request[Q, R], R any](size int, noCopy bool) *group[Q, R] {
+	return &group[Q, R]{size: size, noCopy: noCopy, done: make(chan struct{}, 1)}
 }
 
 func runAhead[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions, c *carriage[Q, R], yield func(BatchResult[Q, R], error) bool) *ahead[Q, R] {
@@ -72,11 +72,12 @@ func runAhead[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions, c *
 		a.size = min(a.size, opts.Ahead)
 		a.most = min(a.most, opts.Ahead/a.size)
 	}
-	a.work = make(chan *group[Q, R], max(a.most, c.groups(), 1))
+	a.work = make(chan *group[Q, R], max(a.most, c.most(), 1))
+	a.caller.join(a, 0)
 	return a
 }
 
-// add adds an input, with a copy of what it points to. It reports whether to go on.
+// add adds an input. It reports whether to go on.
 func (a *ahead[Q, R]) add(n int, req *Q, carry bool) bool {
 	if carry != a.carrying {
 		if !a.finish() { // both kinds together would be too far ahead
@@ -91,7 +92,8 @@ func (a *ahead[Q, R]) add(n int, req *Q, carry bool) bool {
 	return !a.filling.full() || a.handOut()
 }
 
-// add adds an input. The group must have room for it.
+// add adds an input, by default with a copy of what it points to. The group must have
+// room for it.
 func (g *group[Q, R]) add(n int, req *Q) {
 	if g.cargo != nil {
 		g.cargo.first = n - len(g.cargo.places)
@@ -100,7 +102,10 @@ func (g *group[Q, R]) add(n int, req *Q) {
 		}
 	}
 	in := g.another()
-	in.Input, in.Request = n, (*req).keep(&in.data)
+	in.Input, in.Request = n, *req
+	if !g.noCopy {
+		in.Request = (*req).keep(&in.data)
+	}
 	if g.cargo != nil {
 		g.cargo.places = append(g.cargo.places, g.last())
 	}
@@ -139,7 +144,7 @@ func (g *group[Q, R]) byItself(i int) *input[Q, R] {
 // full reports whether the group takes no more inputs. With cargo, it takes few that run
 // by themselves, each of which may need as much memory as the largest packet.
 func (g *group[Q, R]) full() bool {
-	return g.len() == g.size || g.cargo != nil && (g.cargo.chunk.Full() || len(g.inputs) == groupSize)
+	return g.len() == g.size || g.cargo != nil && (g.cargo.bytes >= cargoBytes || len(g.inputs) == groupSize)
 }
 
 // freeGroup returns an empty group. To be carried, the carriage must have one.
@@ -148,7 +153,7 @@ func (a *ahead[Q, R]) freeGroup() (g *group[Q, R]) {
 		return a.carriage.freeGroup()
 	}
 	if g, a.spare = a.spare, nil; g == nil {
-		g = newGroup[Q, R](a.size)
+		g = newGroup[Q, R](a.size, a.opts.NoCopy)
 	}
 	return g
 }
@@ -214,7 +219,7 @@ func (a *ahead[Q, R]) await(g *group[Q, R]) {
 		case <-g.done:
 			return
 		case queued := <-a.work:
-			a.run(queued)
+			a.caller.run(queued)
 		}
 	}
 }
@@ -247,6 +252,8 @@ func (a *ahead[Q, R]) start() {
 	if a.started >= a.opts.Workers {
 		return
 	}
+	w := new(worker[Q, R])
+	w.join(a, a.started)
 	a.started++
 	a.workers.Go(func() {
 		a.home.run(func(err error) {
@@ -254,34 +261,11 @@ func (a *ahead[Q, R]) start() {
 				return
 			}
 			for g := range a.work {
-				a.run(g)
+				w.run(g)
 				runtime.Gosched() // lets the caller go on, which gets no other turn while there is work
 			}
 		})
 	})
-}
-
-// run runs the inputs of a group, until the batch is stopped.
-func (a *ahead[Q, R]) run(g *group[Q, R]) {
-	for i := 0; i < g.len() && !a.stopped.Load(); {
-		if in := g.byItself(i); in != nil {
-			g.runOne(in, a.prog)
-			i++
-		} else {
-			i = g.carry(i, a.prog)
-		}
-	}
-	g.done <- struct{}{}
-}
-
-// runOne runs an input by itself.
-func (g *group[Q, R]) runOne(in *input[Q, R], prog *ebpf.Program) {
-	g.lent = in.Request
-	if room := in.Request.room(); room > 0 {
-		in.out = grow(in.out, room, false)
-		*g.lentOut = in.out
-	}
-	in.Result, in.err = g.lent.Run(prog)
 }
 
 // stop stops the workers and waits for them. A worker finishes the run that it is in.
@@ -290,4 +274,48 @@ func (a *ahead[Q, R]) stop() {
 	close(a.work)
 	a.workers.Wait()
 	a.home.close()
+}
+
+// worker runs groups of inputs.
+type worker[Q Request[Q, R], R any] struct {
+	*ahead[Q, R]
+	number  int
+	lent    Q              // the request that runs by itself, with memory for its output
+	lentOut *[]byte        // the Out of lent
+	chunk   *carrier.Chunk // where it carries packets; nil before, and if there are too many workers
+	empty   chan *haul     // hauls that have been yielded, twice a worker's share at most
+}
+
+// join makes a worker one of a batch's. Workers have numbers from 0, which is the
+// caller.
+func (w *worker[Q, R]) join(a *ahead[Q, R], number int) {
+	w.ahead, w.number = a, number
+	w.lentOut = w.lent.outIn(&w.lent)
+	w.empty = make(chan *haul, 2+2*a.carriage.most()/max(1, a.opts.Workers))
+}
+
+// run runs the inputs of a group, until the batch is stopped.
+func (w *worker[Q, R]) run(g *group[Q, R]) {
+	if g.cargo != nil {
+		w.takeOn(g.cargo)
+	}
+	for i := 0; i < g.len() && !w.stopped.Load(); {
+		if in := g.byItself(i); in != nil {
+			w.runOne(in)
+			i++
+		} else {
+			i = w.carry(g, i)
+		}
+	}
+	g.done <- struct{}{}
+}
+
+// runOne runs an input by itself.
+func (w *worker[Q, R]) runOne(in *input[Q, R]) {
+	w.lent = in.Request
+	if room := in.Request.room(); room > 0 {
+		in.out = grow(in.out, room, false)
+		*w.lentOut = in.out
+	}
+	in.Result, in.err = w.lent.Run(w.prog)
 }

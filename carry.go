@@ -29,13 +29,15 @@ const (
 	// carryAfter is how many inputs run before a carrier is made, if there is a
 	// processor to make it on.
 	carryAfter = 16 * inputsAlone
-	// mostCarried and leastCarried are how many packets one call carries.
-	mostCarried, leastCarried = 1024, 16
-	// chunksWaiting is how many chunks may wait for a worker, besides those that run.
-	// Waking a worker takes as long as several. And the more there are, the less a chunk
-	// is still in the cache of another processor when its memory is used again.
-	// mostChunks is how many there are at most, since each takes half a megabyte.
-	chunksWaiting, mostChunks = 18, 64
+	// mostCarried and leastCarried are how many packets one call carries. cargoBytes is how
+	// many bytes of them are enough: these fit in a chunk, and stay in the processor's
+	// cache with their copies.
+	mostCarried, leastCarried, cargoBytes = 1024, 16, 240 << 10
+	// cargosWaiting is how many groups that are carried may wait for a worker, besides
+	// those that run. Waking a worker takes as long as several.
+	cargosWaiting = 6
+	// mostChunks is how many workers carry, at most. Each has half a megabyte.
+	mostChunks = 64
 	// settledAtOnce is how many results are set before the first of them is yielded:
 	// the processor has to wait for what it copies as a whole right after it was set in
 	// parts.
@@ -57,15 +59,18 @@ type carried[Q, R any] struct {
 	output func(*Q) bool
 	// load adds a request to the cargo. It reports whether the cargo can have it.
 	load func(*Q, *cargo) bool
-	// unload sets a request and its result.
-	unload func(*Q, *R, *parcel)
+	// request sets a request to that of an input of the cargo. It copies a packet that
+	// lies in the carrier's memory to data.
+	request func(to *Q, l *cargo, i int, data *[]byte)
+	// result sets the result of a request that was carried.
+	result func(*R, *Q, *carrier.Result)
 }
 
 // carriedKind returns how to carry requests of a type, if they can be carried.
 func carriedKind[Q, R any]() (kind carried[Q, R], ok bool) {
 	for _, k := range []any{
-		carried[XDP, XDPResult]{(*XDP).output, (*XDP).load, unloadXDP},
-		carried[Any, AnyResult]{(*Any).output, (*Any).load, unloadAny},
+		carried[XDP, XDPResult]{(*XDP).output, (*XDP).load, (*XDP).unload, unloadXDP},
+		carried[Any, AnyResult]{(*Any).output, (*Any).load, (*Any).unload, unloadAny},
 	} {
 		if kind, ok = k.(carried[Q, R]); ok {
 			break
@@ -85,18 +90,46 @@ func (r *XDP) load(l *cargo) bool {
 
 func (r *Any) load(l *cargo) bool { return l.add(r.Packet, nil, r.Out, r.Repeat, r.NoOutput) }
 
-// unloadXDP sets field by field, as the processor has to wait for what it copies as a
-// whole right after it was set in parts.
-func unloadXDP(q *XDP, r *XDPResult, p *parcel) {
-	q.Packet, q.Metadata, q.Out, q.Repeat, q.NoOutput = p.packet, p.metadata, p.out, p.repeat, p.noOutput
-	r.Action, r.Sight, r.PerRun = XDPAction(p.res.Verdict), SightWhole, p.perRun
-	r.Packet, r.Metadata, r.LinearSize = p.res.Packet, p.res.Metadata, p.res.Linear
+// unload sets field by field, as the processor has to wait for what it copies as a whole
+// right after it was set in parts.
+func (r *XDP) unload(l *cargo, i int, data *[]byte) {
+	p := &l.places[i]
+	r.Packet, r.Metadata = l.packet(p, data)
+	r.Out, r.Repeat, r.NoOutput = l.outOf(i), int(p.repeat), p.noOutput
 }
 
-func unloadAny(q *Any, r *AnyResult, p *parcel) {
-	q.Packet, q.Out, q.Repeat, q.NoOutput = p.packet, p.out, p.repeat, p.noOutput
-	r.Verdict.Type, r.Verdict.Value = ebpf.XDP, int64(p.res.Verdict)
-	r.Packet, r.Metadata, r.Sight, r.PerRun = p.res.Packet, p.res.Metadata, SightWhole, p.perRun
+func (r *Any) unload(l *cargo, i int, data *[]byte) {
+	p := &l.places[i]
+	r.Packet, _ = l.packet(p, data)
+	r.Out, r.Repeat, r.NoOutput = l.outOf(i), int(p.repeat), p.noOutput
+}
+
+func unloadXDP(to *XDPResult, req *XDP, r *carrier.Result) {
+	to.Action, to.Sight, to.PerRun = XDPAction(r.Verdict), SightWhole, r.PerRun
+	to.Packet, to.Metadata, to.LinearSize = nil, nil, 0
+	if !req.NoOutput {
+		to.Metadata, to.Packet = unloadOutput(req.Out, r)
+		to.LinearSize = r.Linear
+	}
+}
+
+func unloadAny(to *AnyResult, req *Any, r *carrier.Result) {
+	to.Verdict.Type, to.Verdict.Value = ebpf.XDP, int64(r.Verdict)
+	to.Sight, to.PerRun = SightWhole, r.PerRun
+	to.Packet, to.Metadata = nil, nil
+	if !req.NoOutput {
+		to.Metadata, to.Packet = unloadOutput(req.Out, r)
+	}
+}
+
+// unloadOutput returns metadata and packet, in out if that is not nil.
+func unloadOutput(out []byte, r *carrier.Result) (metadata, packet []byte) {
+	if out == nil {
+		return r.Metadata, r.Packet
+	}
+	m := len(r.Metadata)
+	out = append(append(out[:0], r.Metadata...), r.Packet...)
+	return out[:m:m], out[m:]
 }
 
 // carriage carries the packets of a batch once it has a carrier. Making one takes
@@ -106,10 +139,14 @@ type carriage[Q Request[Q, R], R any] struct {
 	kind    carried[Q, R]
 	prog    *ebpf.Program
 	options carrier.Options
+	groups  int // number of groups that are carried, at most
+	noCopy  bool
 	settled [settledAtOnce]input[Q, R]
+	res     carrier.Result // the one that is being settled
 
 	making  chan *heldCarrier // receives the carrier; nil unless one is being made
 	carrier *heldCarrier
+	chunks  []*carrier.Chunk // those of the workers
 	free    []*group[Q, R]
 	err     error
 
@@ -124,12 +161,18 @@ type carriage[Q Request[Q, R], R any] struct {
 
 func newCarriage[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions) *carriage[Q, R] {
 	kind, ok := carriedKind[Q, R]()
-	c := &carriage[Q, R]{kind: kind, prog: prog, after: carryFrom(opts.Workers), began: time.Now(), nextPause: firstPause}
-	chunks := 1
-	if opts.Workers > 1 {
-		chunks = min(opts.Workers+chunksWaiting, mostChunks, max(1, opts.Ahead/leastCarried))
+	c := &carriage[Q, R]{
+		kind: kind, prog: prog, groups: 1, noCopy: opts.NoCopy,
+		after: carryFrom(opts.Workers), began: time.Now(), nextPause: firstPause,
 	}
-	c.options = carrier.Options{Chunks: chunks, Packets: min(opts.Ahead/chunks, mostCarried)}
+	workers := min(max(opts.Workers, 1), mostChunks)
+	if workers > 1 {
+		c.groups = min(workers+cargosWaiting, max(1, opts.Ahead/leastCarried))
+	}
+	c.options = carrier.Options{Chunks: workers, Packets: min(opts.Ahead/c.groups, mostCarried)}
+	if !opts.NoCopy {
+		c.options.Slabs = c.groups
+	}
 	switch {
 	case !ok || prog == nil || !xdpTypes.has(prog.Type()):
 		c.err = refuse("Batch", "", "", "only packets of XDP programs are carried", enotsupp)
@@ -141,8 +184,8 @@ func newCarriage[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions) 
 	return c
 }
 
-// carryFrom returns how many inputs run before a carrier is made. Making it takes some
-// three milliseconds of a processor, and more for several workers. That must be little
+// carryFrom returns how many inputs run before a carrier is made. Making it takes two
+// or three milliseconds of a processor, which a worker may need. That must be little
 // compared with the time of the inputs before, since the next one may be the last.
 func carryFrom(workers int) int {
 	switch procs := runtime.GOMAXPROCS(0); {
@@ -154,12 +197,12 @@ func carryFrom(workers int) int {
 	return carryAfter
 }
 
-// groups returns how many groups of inputs can be carried at a time.
-func (c *carriage[Q, R]) groups() int {
+// most returns how many groups of inputs are carried at a time, at most.
+func (c *carriage[Q, R]) most() int {
 	if c == nil {
 		return 0
 	}
-	return c.options.Chunks
+	return c.groups
 }
 
 // ready reports whether input n is to be carried. It starts to make a carrier when
@@ -212,9 +255,15 @@ func (c *carriage[Q, R]) use(made *heldCarrier) {
 	}
 	c.carrier = made
 	for i := range c.options.Chunks {
-		g := newGroup[Q, R](c.options.Packets)
+		c.chunks = append(c.chunks, made.Chunk(i))
+	}
+	for i := range c.groups {
+		g := newGroup[Q, R](c.options.Packets, c.noCopy)
 		g.kind = &c.kind
-		g.cargo = &cargo{output: c.options.Output, chunk: made.Chunk(i), places: make([]place, 0, g.size)}
+		g.cargo = &cargo{output: c.options.Output, noCopy: c.noCopy, places: make([]place, 0, g.size)}
+		if !c.noCopy {
+			g.cargo.data = made.Slab(i)[:0]
+		}
 		c.free = append(c.free, g)
 	}
 }
@@ -228,15 +277,37 @@ func (c *carriage[Q, R]) freeGroup() *group[Q, R] {
 	return g
 }
 
+// settle sets those of the inputs from i on that were carried, as many as there is memory
+// for.
+func (c *carriage[Q, R]) settle(l *cargo, i int) {
+	for k := range min(settledAtOnce, len(l.places)-i) {
+		if !l.places[i+k].alone {
+			c.settleOne(l, i+k, &c.settled[k])
+		}
+	}
+}
+
+// settleOne sets an input to the i-th of the cargo, with its request and its result.
+func (c *carriage[Q, R]) settleOne(l *cargo, i int, in *input[Q, R]) {
+	l.haul.results.Read(int(l.places[i].at), &c.res)
+	in.Input, in.err = l.first+i, nil
+	c.kind.request(&in.Request, l, i, &in.data)
+	c.kind.result(&in.Result, &in.Request, &c.res)
+	if c.res.Lost {
+		in.err = &Error{Request: "Batch", Rule: "the program ran, but its output could not be read", Ran: RanYes, Err: syscall.EFAULT}
+		in.Result = *new(R)
+	}
+}
+
 // giveBack frees a group that has been yielded, and decides whether to go on
 // carrying.
 func (c *carriage[Q, R]) giveBack(g *group[Q, R]) {
-	l := g.cargo
-	c.count += int64(l.chunk.Len()) - l.skipped
-	c.took += l.took
-	c.in += l.chunk.Len()
-	if l.err != nil {
-		c.err = &Error{Request: "Batch", Rule: "a call that carries packets failed", Err: l.err}
+	h := g.cargo.haul
+	c.count += int64(h.count)
+	c.took += h.took
+	c.in += h.count
+	if h.err != nil {
+		c.err = &Error{Request: "Batch", Rule: "a call that carries packets failed", Err: h.err}
 	}
 	if c.took > judgeAfter {
 		if c.took > c.alone*time.Duration(c.in) {
@@ -244,7 +315,7 @@ func (c *carriage[Q, R]) giveBack(g *group[Q, R]) {
 		}
 		c.took, c.in = 0, 0
 	}
-	l.reset()
+	g.cargo.reset()
 	c.free = append(c.free, g)
 }
 
@@ -316,173 +387,4 @@ func runCarrier(prog *ebpf.Program, data []byte, repeat int) (time.Duration, sys
 	a := newAttr(uint32(prog.FD()), data, nil, nil, nil, uint32(repeat), 0)
 	errno := progRun(&a, attrSize)
 	return a.perRun(), errno
-}
-
-// settle sets the carried ones of the inputs from i on, as many as c has memory for.
-func (c *carriage[Q, R]) settle(l *cargo, i int) {
-	for k := range min(settledAtOnce, len(l.places)-i) {
-		if !l.places[i+k].alone {
-			settle(&c.settled[k], &c.kind, l, i+k)
-		}
-	}
-}
-
-// settle sets an input to the i-th of the cargo, with its request and its result.
-func settle[Q Request[Q, R], R any](in *input[Q, R], kind *carried[Q, R], l *cargo, i int) {
-	p := &l.parcel
-	l.readRequest(i, &in.data)
-	l.readResult(i, &in.out)
-	in.Input, in.err = l.first+i, nil
-	kind.unload(&in.Request, &in.Result, p)
-	if p.res.Lost {
-		in.err = &Error{Request: "Batch", Rule: "the program ran, but its output could not be read", Ran: RanYes, Err: syscall.EFAULT}
-		in.Result = *new(R)
-	}
-}
-
-// cargo is the part of a group that is carried.
-type cargo struct {
-	output  bool // whether outputs are copied out
-	chunk   *carrier.Chunk
-	first   int      // number of the first input of the group
-	places  []place  // of all inputs of the group
-	outs    [][]byte // Out of each input, or nil if none has one
-	parcel  parcel
-	took    time.Duration // time of the calls
-	skipped int64         // number of inputs that could not be carried after all
-	err     error         // error of a call
-}
-
-// place says where an input is, and has what the chunk lacks of its request.
-type place struct {
-	at       int32 // index among the inputs that run by themselves, or in the chunk
-	alone    bool  // whether the input runs by itself
-	repeat   uint8
-	noOutput bool
-}
-
-// parcel is a request and its result, on the way between the cargo and the caller.
-type parcel struct {
-	packet, metadata, out []byte
-	repeat                int
-	noOutput              bool
-	res                   carrier.Result
-	perRun                time.Duration // mean of the call whose results are in the chunk
-}
-
-// add adds a request, with a copy of its packet in the chunk. It reports whether the
-// carrier can run it as a single run would: once, on a linear packet, without a context
-// other than metadata.
-func (l *cargo) add(packet, metadata, out []byte, repeat int, noOutput bool) bool {
-	if len(packet) < ethHLen || len(packet) > xdpLinear || uint(repeat) > 1 || !noOutput && !l.output {
-		return false
-	}
-	at := l.chunk.Len()
-	if !l.chunk.Add(packet, metadata) {
-		return false
-	}
-	i := len(l.places)
-	l.places = l.places[:i+1]
-	p := &l.places[i]
-	p.at, p.alone, p.repeat, p.noOutput = int32(at), false, uint8(repeat), noOutput
-	if out != nil {
-		if l.outs == nil {
-			l.outs = make([][]byte, cap(l.places))
-		}
-		l.outs[i] = out
-	}
-	return true
-}
-
-// reset empties the cargo.
-func (l *cargo) reset() {
-	l.err, l.took, l.skipped = nil, 0, 0
-	l.places = l.places[:0]
-	clear(l.outs)
-	l.chunk.Reset()
-}
-
-// readRequest sets the request of the parcel to that of an input in the chunk. The
-// packet is copied.
-func (l *cargo) readRequest(i int, data *[]byte) {
-	at, p := &l.places[i], &l.parcel
-	all, m := l.chunk.Input(int(at.at))
-	all = append((*data)[:0], all...)
-	*data, p.packet, p.metadata = all, all[m:], all[:m:m]
-	p.repeat, p.noOutput = int(at.repeat), at.noOutput
-	if l.outs != nil {
-		p.out = l.outs[i]
-	}
-}
-
-// readResult sets the result of the parcel, whose request is set. The output is copied
-// to the request's Out or, if that is nil, to out.
-func (l *cargo) readResult(i int, out *[]byte) {
-	p := &l.parcel
-	l.chunk.Result(int(l.places[i].at), &p.res)
-	if p.noOutput {
-		p.res.Packet, p.res.Metadata, p.res.Linear = nil, nil, 0
-		return
-	}
-	to := p.out
-	if to == nil {
-		to = *out
-	}
-	m := len(p.res.Metadata)
-	to = append(append(to[:0], p.res.Metadata...), p.res.Packet...)
-	p.res.Metadata, p.res.Packet = to[:m:m], to[m:]
-	if p.out == nil {
-		*out = to
-	}
-}
-
-// carry runs the carried inputs from i on, up to the first one that is not carried,
-// and returns the index of that one.
-func (g *group[Q, R]) carry(i int, prog *ebpf.Program) int {
-	l := g.cargo
-	end := l.lastCarried(i)
-	for i < end {
-		begin := time.Now()
-		from, to, perRun, err := l.chunk.Run(int(l.places[i].at)+end-i, runCarrier)
-		l.took += time.Since(begin)
-		l.parcel.perRun = perRun
-		if to == from {
-			if err != nil {
-				l.err = err
-			}
-			g.alone(i, prog)
-			to++
-		} else if to < l.chunk.Len() { // later results will overwrite these
-			for k := range to - from {
-				settle(g.another(), g.kind, l, i+k)
-				l.places[i+k] = g.last()
-			}
-		}
-		i += to - from
-	}
-	return end
-}
-
-// lastCarried returns the end of the inputs from i on that are carried. Where all are,
-// it need not look at them, whose memory another processor has.
-func (l *cargo) lastCarried(i int) int {
-	if len(l.places) == l.chunk.Len() {
-		return len(l.places)
-	}
-	for i < len(l.places) && !l.places[i].alone {
-		i++
-	}
-	return i
-}
-
-// alone runs a carried input by itself, which the carrier could not run.
-func (g *group[Q, R]) alone(i int, prog *ebpf.Program) {
-	l, in := g.cargo, g.another()
-	l.readRequest(i, &in.data)
-	in.Input = l.first + i
-	g.kind.unload(&in.Request, &in.Result, &l.parcel)
-	l.places[i] = g.last()
-	l.chunk.Skip()
-	l.skipped++
-	g.runOne(in, prog)
 }

@@ -18,27 +18,24 @@ func BenchmarkCarry(b *testing.B) {
 				c := carry(b, target, carrier.Options{Chunks: 1, Packets: 512, Output: output})
 				p := udp(size, 7)
 				k := c.Chunk(0)
-				var out []byte
+				var results carrier.Results
+				var r carrier.Result
 				b.ResetTimer()
 				n := 0
 				for n < b.N {
 					k.Reset()
-					for n+k.Len() < b.N && k.Add(p, nil) {
+					for n+k.Len() < b.N && k.Add(p, 0) {
 					}
-					for k.Len() > 0 {
-						from, to, _, err := k.Run(k.Len(), call)
-						if err != nil {
-							b.Fatal(err)
-						}
-						for i := from; i < to; i++ {
-							r := result(k, i)
-							out = append(out[:0], r.Packet...)
-						}
-						n += to - from
-						if to == k.Len() {
-							break
+					for results.Reset(); results.Len() < k.Len(); {
+						ran, err := k.Run(call, &results)
+						if err != nil || ran == 0 {
+							b.Fatal(ran, err)
 						}
 					}
+					for i := range k.Len() {
+						results.Read(i, &r)
+					}
+					n += k.Len()
 				}
 			})
 		}

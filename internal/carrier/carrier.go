@@ -37,13 +37,14 @@ type Options struct {
 	Chunks  int  // number of chunks
 	Packets int  // number of packets in a chunk, at most
 	Output  bool // whether results have packets and metadata
+	Slabs   int  // number of slabs for packets, besides those of the chunks
 }
 
 // New makes a carrier that runs target.
 func New(target *ebpf.Program, opts Options) (*Carrier, error) {
 	c := &Carrier{}
 	c.output, c.most = opts.Output, uint32(os.Getpagesize())
-	err := c.make(target, opts.Chunks, opts.Chunks*opts.Packets, opts.Chunks*c.slabsOfChunk())
+	err := c.make(target, opts.Chunks, opts.Chunks*opts.Packets, opts.Chunks*c.slabsOfChunk()+opts.Slabs)
 	if err != nil {
 		c.Close()
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -75,6 +76,9 @@ func needCarriers(t testing.TB) {
 // input is a packet of a test.
 type input struct{ packet, metadata []byte }
 
+// all returns the packet with the metadata in front.
+func (in input) all() []byte { return slices.Concat(in.metadata, in.packet) }
+
 // compare runs inputs on two instances of a program, alone and carried, and reports
 // whether all results are the same.
 func compare(t testing.TB, single *ebpf.Program, c *carrier.Carrier, inputs []input) bool {
@@ -86,28 +90,29 @@ func compareChunk(t testing.TB, single *ebpf.Program, b *carrier.Chunk, inputs [
 	t.Helper()
 	at, ok := 0, true
 	out := make([]byte, 1<<17)
+	var results carrier.Results
 	flush := func() {
-		for b.Len() > 0 {
-			from, to, _, err := b.Run(b.Len(), call)
+		for results.Len() < b.Len() {
+			ran, err := b.Run(call, &results)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for i := from; i < to; i++ {
-				ok = same(t, single, inputs[at], out, result(b, i), at) && ok
-				at++
-			}
-			if from == to {
-				t.Fatalf("packet %d of %d bytes and %d bytes of metadata cannot be carried", at, len(inputs[at].packet), len(inputs[at].metadata))
-			}
-			if to == b.Len() {
-				b.Reset()
+			if ran == 0 {
+				in := inputs[at+results.Len()]
+				t.Fatalf("packet %d of %d bytes and %d bytes of metadata cannot be carried", at+results.Len(), len(in.packet), len(in.metadata))
 			}
 		}
+		for i := range b.Len() {
+			ok = same(t, single, inputs[at], out, result(&results, i), at) && ok
+			at++
+		}
+		b.Reset()
+		results.Reset()
 	}
 	for _, in := range inputs {
-		if !b.Add(in.packet, in.metadata) {
+		if !b.Add(in.all(), len(in.metadata)) {
 			flush()
-			if !b.Add(in.packet, in.metadata) {
+			if !b.Add(in.all(), len(in.metadata)) {
 				t.Fatalf("no room for a packet of %d bytes", len(in.packet))
 			}
 		}
@@ -257,8 +262,8 @@ func total(t *testing.T, m *ebpf.Map, key uint32) (sum uint64) {
 	return sum
 }
 
-// result returns the result of a packet of a chunk.
-func result(b *carrier.Chunk, i int) (r carrier.Result) {
-	b.Result(i, &r)
+// result returns one of the results.
+func result(all *carrier.Results, i int) (r carrier.Result) {
+	all.Read(i, &r)
 	return r
 }

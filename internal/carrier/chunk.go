@@ -28,22 +28,10 @@ type Chunk struct {
 // return an errno even after some of the runs.
 type Call func(prog *ebpf.Program, data []byte, repeat int) (time.Duration, syscall.Errno)
 
-// Result is the result of a packet's run.
-type Result struct {
-	Verdict uint32
-	// Packet and Metadata are nil without output. They are valid until the next
-	// Run or Reset.
-	Packet, Metadata []byte
-	// Linear is how much of Packet was in the first buffer.
-	Linear int
-	// Lost reports whether the packet ran, but its output could not be read.
-	Lost bool
-}
-
 // Chunk returns one of the carrier's chunks, from 0. Each may be used by one
 // goroutine at a time.
 func (c *Carrier) Chunk(i int) *Chunk {
-	n, first := c.Capacity(), i*c.slabsOfChunk()
+	n, first := c.capacity(), i*c.slabsOfChunk()
 	b := &Chunk{
 		carrier: c,
 		control: c.control(i),
@@ -66,8 +54,17 @@ func (c *Carrier) Chunk(i int) *Chunk {
 
 func (c *Carrier) slab(i int) []byte { return c.slabMem[i*slabSize:][:slabSize:slabSize] }
 
-// Capacity returns how many packets a chunk takes at most.
-func (c *Carrier) Capacity() int {
+// Slab returns one of the slabs that belong to no chunk, from 0.
+func (c *Carrier) Slab(i int) []byte { return c.slab(c.slots*c.slabsOfChunk() + i) }
+
+// position returns the position of packet among all slabs, if it lies in one.
+func (c *Carrier) position(packet []byte) (pos uint32, ok bool) {
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(packet))) - uintptr(unsafe.Pointer(unsafe.SliceData(c.slabMem)))
+	return uint32(at), at < uintptr(len(c.slabMem))
+}
+
+// capacity returns how many packets a chunk takes at most.
+func (c *Carrier) capacity() int {
 	return int(c.index.MaxEntries()) / c.slots
 }
 
@@ -77,51 +74,38 @@ func (b *Chunk) Reset() {
 	b.control.next = b.first
 }
 
-// Add adds a packet and its metadata, and reports whether there was room.
-func (b *Chunk) Add(p, metadata []byte) bool {
-	size := len(metadata) + len(p)
-	if b.Full() || size > b.most {
+// Add adds a packet with metadata in front, and reports whether there was room. A packet
+// that lies in a slab stays there.
+func (b *Chunk) Add(all []byte, metadata int) bool {
+	if b.n == len(b.packets) || b.filled > slabSize-b.most || len(all) > b.most {
 		return false
 	}
-	to := b.in[b.filled:]
-	if len(metadata) > 0 {
-		to = to[copy(to, metadata):]
+	pos, ok := b.carrier.position(all)
+	if !ok {
+		pos = b.pos + uint32(b.filled)
+		copy(b.in[b.filled:], all)
+		b.filled += (len(all) + 7) &^ 7
 	}
-	copy(to, p)
 	e := &b.packets[b.n]
-	e.pos, e.size, e.meta = b.pos+uint32(b.filled), uint32(size), uint32(len(metadata))
-	b.filled += (size + 7) &^ 7
+	e.pos, e.size, e.meta = pos, uint32(len(all)), uint32(metadata)
 	b.n++
 	return true
-}
-
-// Full reports whether another packet might not fit.
-func (b *Chunk) Full() bool {
-	return b.n == len(b.packets) || b.filled > slabSize-b.most
 }
 
 // Len returns how many packets have been added.
 func (b *Chunk) Len() int { return b.n }
 
-// Input returns the metadata and the packet that were added, and the length of the
-// metadata. They are valid until Reset.
-func (b *Chunk) Input(i int) (all []byte, metadata int) {
-	e := &b.packets[i]
-	return b.in[e.pos&(slabSize-1):][:e.size], int(e.meta)
-}
-
-// Run runs as many as it can of the packets before end that have not run, and returns
-// the range of those that ran. Their results are valid until the next Run. An empty
-// range means that the next packet cannot be carried: the caller runs it in another
+// Run runs as many as it can of the packets that have not run, and adds their results to
+// others. If none ran, the next packet cannot be carried: the caller runs it in another
 // way, and calls Skip. An error comes from a call that ran nothing.
-func (b *Chunk) Run(end int, call Call) (from, to int, perRun time.Duration, err error) {
-	from = b.done
+func (b *Chunk) Run(call Call, to *Results) (ran int, err error) {
 	c := b.control
-	c.out, c.why = 0, running
-	for c.end = b.first + uint32(end); c.why == running && c.next < c.end; {
+	c.out, c.why, c.end = 0, running, b.first+uint32(b.n)
+	var perRun time.Duration
+	for c.why == running && c.next < c.end {
 		before := c.next
-		took, errno := call(b.carrier.prog, b.start, int(c.end-c.next))
-		perRun = took
+		var errno syscall.Errno
+		perRun, errno = call(b.carrier.prog, b.start, int(c.end-before))
 		if c.next == before && c.why == running {
 			if errno == 0 {
 				errno = syscall.EIO // the program did not run, or another one ran
@@ -130,26 +114,16 @@ func (b *Chunk) Run(end int, call Call) (from, to int, perRun time.Duration, err
 			break
 		}
 	}
+	from := b.done
 	b.done = int(c.next - b.first)
-	return from, b.done, perRun, err
+	if b.done > from {
+		to.add(b.packets[from:b.done], b.out[:c.out], perRun, c.why == lost)
+	}
+	return b.done - from, err
 }
 
 // Skip passes over a packet that could not be carried.
 func (b *Chunk) Skip() {
 	b.control.next++
 	b.done++
-}
-
-// Result sets r to the result of a packet of the last Run.
-func (b *Chunk) Result(i int, r *Result) {
-	e := &b.packets[i]
-	r.Verdict, r.Linear = e.verdict, int(e.outLinear)
-	if r.Lost = b.control.why == lost && i == b.done-1; r.Lost {
-		*r = Result{Lost: true}
-		return
-	}
-	if b.carrier.output {
-		all := b.out[e.outPos:][:e.outSize:e.outSize]
-		r.Metadata, r.Packet = all[:e.outMeta:e.outMeta], all[e.outMeta:]
-	}
 }

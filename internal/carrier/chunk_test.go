@@ -31,34 +31,36 @@ func TestUnfit(t *testing.T) {
 		if !ok {
 			in = input{packet: udp(60+i, 9)}
 		}
-		if !b.Add(in.packet, in.metadata) {
+		if !b.Add(in.all(), len(in.metadata)) {
 			t.Fatalf("packet %d has no room", i)
 		}
 	}
-	if b.Add(udp(64, 9), nil) {
+	if b.Add(udp(64, 9), 0) {
 		t.Error("there was room for packet 101")
 	}
 	ran := 0
-	for at := 0; at < b.Len(); {
-		from, to, _, err := b.Run(b.Len(), call)
-		if err != nil || from != at {
-			t.Fatalf("%d to %d ran, %v, want from %d", from, to, err, at)
+	var results carrier.Results
+	for results.Len() < b.Len() {
+		at := results.Len()
+		n, err := b.Run(call, &results)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for i := from; i < to; i++ {
+		for i := at; i < at+n; i++ {
 			if _, ok := bad[i]; ok {
 				t.Errorf("packet %d ran", i)
 			}
-			if r := result(b, i); r.Verdict != 3 || len(r.Packet) != 60+i {
+			if r := result(&results, i); r.Verdict != 3 || len(r.Packet) != 60+i {
 				t.Errorf("packet %d: verdict %d, %d bytes", i, r.Verdict, len(r.Packet))
 			}
 			ran++
 		}
-		if at = to; from == to {
+		if n == 0 {
 			if _, ok := bad[at]; !ok {
 				t.Fatalf("packet %d was not carried", at)
 			}
 			b.Skip()
-			at++
+			results.Skip()
 		}
 	}
 	if got := total(t, target.Maps["frames"], 0); ran != 93 || got != 93 {
@@ -84,7 +86,7 @@ func TestCut(t *testing.T) {
 	c := carry(t, target.Programs["xdp_count"], carrier.Options{Chunks: 1, Packets: 100})
 	b := c.Chunk(0)
 	for i := range 100 {
-		b.Add(udp(60+i, 9), nil)
+		b.Add(udp(60+i, 9), 0)
 	}
 	calls := 0
 	cut := func(prog *ebpf.Program, data []byte, repeat int) (time.Duration, syscall.Errno) {
@@ -97,11 +99,12 @@ func TestCut(t *testing.T) {
 		}
 		return took, errno
 	}
-	if from, to, _, err := b.Run(b.Len(), cut); from != 0 || to != 35 || err != syscall.ENOMEM {
-		t.Errorf("%d to %d, %v, want 0 to 35, %v", from, to, err, syscall.ENOMEM)
+	var results carrier.Results
+	if ran, err := b.Run(cut, &results); ran != 35 || results.Len() != 35 || err != syscall.ENOMEM {
+		t.Errorf("%d ran, %d results, %v, want 35, %v", ran, results.Len(), err, syscall.ENOMEM)
 	}
-	if from, to, _, err := b.Run(b.Len(), call); from != 35 || to != 100 || err != nil {
-		t.Errorf("%d to %d, %v, want 35 to 100", from, to, err)
+	if ran, err := b.Run(call, &results); ran != 65 || results.Len() != 100 || err != nil {
+		t.Errorf("%d ran, %d results, %v, want 65, 100", ran, results.Len(), err)
 	}
 	if got := total(t, target.Maps["frames"], 0); got != 100 {
 		t.Errorf("the program ran %d times, want 100", got)
@@ -121,10 +124,10 @@ func TestExchange(t *testing.T) {
 		}
 		before := total(t, want.Maps["frames"], 0)
 		b.Reset()
-		for b.Add(udp(64, 9), nil) {
+		for b.Add(udp(64, 9), 0) {
 		}
-		if _, to, _, err := b.Run(b.Len(), call); to != 10 || err != nil {
-			t.Fatal(to, err)
+		if ran, err := b.Run(call, new(carrier.Results)); ran != 10 || err != nil {
+			t.Fatal(ran, err)
 		}
 		if got := total(t, want.Maps["frames"], 0) - before; got != 10 {
 			t.Errorf("the program ran %d times, want 10", got)

@@ -221,20 +221,22 @@ func TestLongMetadata(t *testing.T) {
 	c := carry(t, hostileProgram(t, "the packet as it came", 0), carrier.Options{Chunks: 1, Packets: 10, Output: true})
 	b := c.Chunk(0)
 	for _, m := range []int{4, 220, 252, 256, 8} {
-		b.Add(make([]byte, 64), make([]byte, m))
+		b.Add(make([]byte, m+64), m)
 	}
 	var carried []int
-	for at := 0; at < b.Len(); {
-		from, to, _, err := b.Run(b.Len(), call)
+	var results carrier.Results
+	for results.Len() < b.Len() {
+		from := results.Len()
+		ran, err := b.Run(call, &results)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := from; i < to; i++ {
-			carried = append(carried, len(result(b, i).Metadata))
+		for i := range ran {
+			carried = append(carried, len(result(&results, from+i).Metadata))
 		}
-		if at = to; from == to {
+		if ran == 0 {
 			b.Skip()
-			at++
+			results.Skip()
 		}
 	}
 	if !slices.Equal(carried, []int{4, 8}) {
