@@ -18,7 +18,7 @@ import (
 var titles = map[string]string{
 	byProgrun: "progrun", byGo: "Go floor", byC: "C loop", byCilium: "cilium Run",
 	byPlain: "Run, packet only", byTwo: "progrun, 2 workers", byGoTwo: "Go floor, 2 goroutines",
-	byCarried: "progrun, ahead", byTwoCarried: "progrun, ahead, 2 workers", byCarriedTwice: "progrun, ahead, 2 batches at once", byCounted: "progrun, verdicts counted",
+	byCarried: "ahead", byTwoCarried: "ahead, 2 workers", byStaying: "not copied", byTwoStaying: "not copied, 2 workers", byCarriedTwice: "not copied, 2 batches at once", byCounted: "progrun, verdicts counted",
 	byCapture: "progrun, capture", byTCPReplay: "tcpreplay",
 	byBlocked: "progrun, signals blocked", byHeld: "progrun, held", byGoHeld: "Go floor, held", byCHeld: "C loop, held",
 	byOne: "progrun, 1 worker", byGoOne: "Go floor, 1 goroutine", byOneFrame: "1 frame", byManyFrames: "256 frames",
