@@ -23,7 +23,7 @@ func (p *program) batch(inputs iter.Seq[input], ahead int) iter.Seq[*outcome] {
 	return func(yield func(*outcome) bool) {
 		var wait queue // inputs that were pulled and have no outcome yet
 		requests := progrun.Packets(progrun.Any{}, wait.packets(inputs))
-		for res, err := range progrun.Batch(p.Program, requests, &progrun.BatchOptions{KeepGoing: true, Ahead: ahead}) {
+		for res, err := range progrun.Batch(p.Program, requests, &progrun.BatchOptions{KeepGoing: true, Ahead: ahead, NoCopy: true}) {
 			if !wait.failed(yield) {
 				return
 			}
