@@ -37,7 +37,7 @@ type ahead[Q Request[Q, R], R any] struct {
 	stopped atomic.Bool
 	workers sync.WaitGroup
 	started int // number of workers, with the caller
-	caller  worker[Q, R]
+	caller  *worker[Q, R]
 	home    netNS
 }
 
@@ -45,7 +45,6 @@ type ahead[Q Request[Q, R], R any] struct {
 // later inputs.
 type group[Q Request[Q, R], R any] struct {
 	size   int            // number of inputs, at most
-	noCopy bool           // whether what requests point to stays where it is
 	inputs []input[Q, R]  // those that run by themselves
 	cargo  *cargo         // the others, or nil if there can be none
 	kind   *carried[Q, R] // how to load the cargo
@@ -58,8 +57,8 @@ type input[Q Request[Q, R], R any] struct {
 	data, out []byte // memory of the request and of the output
 }
 
-func newGroup[Q Request[Q, R], R any](size int, noCopy bool) *group[Q, R] {
-	return &group[Q, R]{size: size, noCopy: noCopy, done: make(chan struct{}, 1)}
+func newGroup[Q Request[Q, R], R any](size int) *group[Q, R] {
+	return &group[Q, R]{size: size, done: make(chan struct{}, 1)}
 }
 
 func runAhead[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions, c *carriage[Q, R], yield func(BatchResult[Q, R], error) bool) *ahead[Q, R] {
@@ -73,7 +72,7 @@ func runAhead[Q Request[Q, R], R any](prog *ebpf.Program, opts BatchOptions, c *
 		a.most = min(a.most, opts.Ahead/a.size)
 	}
 	a.work = make(chan *group[Q, R], max(a.most, c.most(), 1))
-	a.caller.join(a, 0)
+	a.caller = newWorker(a, 0)
 	return a
 }
 
@@ -88,13 +87,13 @@ func (a *ahead[Q, R]) add(n int, req *Q, carry bool) bool {
 	if a.filling == nil {
 		a.filling = a.freeGroup()
 	}
-	a.filling.add(n, req)
+	a.filling.add(n, req, a.opts.NoCopy)
 	return !a.filling.full() || a.handOut()
 }
 
-// add adds an input, by default with a copy of what it points to. The group must have
-// room for it.
-func (g *group[Q, R]) add(n int, req *Q) {
+// add adds an input, with a copy of what it points to unless noCopy is set. The group must
+// have room for it.
+func (g *group[Q, R]) add(n int, req *Q, noCopy bool) {
 	if g.cargo != nil {
 		g.cargo.first = n - len(g.cargo.places)
 		if g.kind.load(req, g.cargo) {
@@ -103,7 +102,7 @@ func (g *group[Q, R]) add(n int, req *Q) {
 	}
 	in := g.another()
 	in.Input, in.Request = n, *req
-	if !g.noCopy {
+	if !noCopy {
 		in.Request = (*req).keep(&in.data)
 	}
 	if g.cargo != nil {
@@ -153,7 +152,7 @@ func (a *ahead[Q, R]) freeGroup() (g *group[Q, R]) {
 		return a.carriage.freeGroup()
 	}
 	if g, a.spare = a.spare, nil; g == nil {
-		g = newGroup[Q, R](a.size, a.opts.NoCopy)
+		g = newGroup[Q, R](a.size)
 	}
 	return g
 }
@@ -252,8 +251,7 @@ func (a *ahead[Q, R]) start() {
 	if a.started >= a.opts.Workers {
 		return
 	}
-	w := new(worker[Q, R])
-	w.join(a, a.started)
+	w := newWorker(a, a.started)
 	a.started++
 	a.workers.Go(func() {
 		a.home.run(func(err error) {
@@ -276,22 +274,21 @@ func (a *ahead[Q, R]) stop() {
 	a.home.close()
 }
 
-// worker runs groups of inputs.
+// worker runs groups of inputs. Workers have numbers from 0, which is the caller.
 type worker[Q Request[Q, R], R any] struct {
 	*ahead[Q, R]
 	number  int
 	lent    Q              // the request that runs by itself, with memory for its output
 	lentOut *[]byte        // the Out of lent
 	chunk   *carrier.Chunk // where it carries packets; nil before, and if there are too many workers
-	empty   chan *haul     // hauls that have been yielded, twice a worker's share at most
+	empty   chan *haul     // hauls that have been yielded, some twice a worker's share at most
 }
 
-// join makes a worker one of a batch's. Workers have numbers from 0, which is the
-// caller.
-func (w *worker[Q, R]) join(a *ahead[Q, R], number int) {
-	w.ahead, w.number = a, number
+func newWorker[Q Request[Q, R], R any](a *ahead[Q, R], number int) *worker[Q, R] {
+	share := a.carriage.most() / max(1, a.opts.Workers)
+	w := &worker[Q, R]{ahead: a, number: number, empty: make(chan *haul, 2*share+2)}
 	w.lentOut = w.lent.outIn(&w.lent)
-	w.empty = make(chan *haul, 2+2*a.carriage.most()/max(1, a.opts.Workers))
+	return w
 }
 
 // run runs the inputs of a group, until the batch is stopped.

@@ -35,7 +35,8 @@ type BatchOptions struct {
 	// NoCopy says that a request, and what it points to, stays as it is until its
 	// result has been yielded. Inputs that run ahead are not copied then, which is
 	// faster, above all with several workers. Set it if the packets lie in memory,
-	// such as those of a capture, and not if they are read into one buffer.
+	// such as those of a capture, and not if they are read into one buffer: then
+	// results would be those of other packets.
 	NoCopy bool
 	// Stats, if it is not nil, is filled in when the loop ends.
 	Stats *BatchStats
@@ -69,8 +70,8 @@ const (
 // longer if NoCopy is set. One worker without Ahead pulls inputs one by one, and runs
 // nothing after the last one that was yielded.
 //
-// A result is valid until the next one is yielded. The last one stays valid, so a
-// loop can break and keep what it found. The Request of a result points to what the
+// A result is valid until the loop goes on to the next one. The last one stays valid, so
+// a loop can break and keep what it found. The Request of a result points to what the
 // caller passed or, if inputs run ahead without NoCopy, to a copy. Results share memory
 // for their outputs. If a request has an Out of its own, its output goes there and stays
 // there. If inputs run ahead, no two requests may share an Out.

@@ -258,7 +258,7 @@ func (c *carriage[Q, R]) use(made *heldCarrier) {
 		c.chunks = append(c.chunks, made.Chunk(i))
 	}
 	for i := range c.groups {
-		g := newGroup[Q, R](c.options.Packets, c.noCopy)
+		g := newGroup[Q, R](c.options.Packets)
 		g.kind = &c.kind
 		g.cargo = &cargo{output: c.options.Output, noCopy: c.noCopy, places: make([]place, 0, g.size)}
 		if !c.noCopy {
